@@ -1,0 +1,32 @@
+# Two commands do everything on a machine with Python >= 3.11 and make:
+#   make demo   sets up .venv, fits and forecasts a real series, draws the picture
+#   make test   sets up .venv, lints, type-checks and runs the tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint
+
+demo: .venv/.demo
+	$(BIN)/kernax demo --out kernax-demo --force
+
+test: lint
+	$(BIN)/pytest -n 2
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/.pip:
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/.demo: .venv/.pip pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[plot,mcmc]'
+	touch $@
+
+.venv/.dev: .venv/.pip pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[plot,mcmc]' --group dev
+	touch $@ .venv/.demo

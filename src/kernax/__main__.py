@@ -1,0 +1,5 @@
+"""``python -m kernax``."""
+
+from .cli import run
+
+run()

@@ -1,0 +1,163 @@
+"""What users pass becomes arrays: the checks that need values, done on the host where they can be.
+
+Shapes and dtypes are checked when traced, at no run cost. Values are checked when they are there
+to be looked at: arrays of NumPy, lists, and JAX arrays on the CPU. NumPy arrays of 64 bits in a
+process without x64 are centred before they are rounded, where the kernel allows it.
+"""
+
+import math
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ._errors import DTypeError, InputError, PrecisionWarning, ShapeError
+from ._typing import HostArray
+
+_warned_of_precision = False
+
+
+def precision() -> np.dtype[Any]:
+    """The floating dtype that Python numbers take: float64 where x64 is enabled.
+
+    Kernax never changes that setting. Enable it before any computation with
+    ``jax.config.update("jax_enable_x64", True)`` or ``JAX_ENABLE_X64=1``.
+    """
+    return np.dtype(jnp.result_type(float))
+
+
+def as_points(
+    X: Any, name: str, shift: HostArray | None = None, *, single: bool = False
+) -> tuple[Array, bool]:
+    """An array for the device, and whether it is known to be finite.
+
+    ``shift``, one value per column, is subtracted on the host in float64. ``single`` says that
+    a 1-D array is one point.
+    """
+    if isinstance(X, jax.Array) and shift is None:
+        return X, _known_finite(X, name)
+    host = as_host(X, name)
+    if shift is not None:
+        host = host - (shift[0] if host.ndim < 2 and not single else shift)
+    finite = _check_host(host, name)
+    return to_device(host, name, quiet=shift is not None), finite
+
+
+def as_host(X: Any, name: str) -> HostArray:
+    """A NumPy array of a floating dtype, integers and booleans converted exactly to float64."""
+    try:
+        host = np.asarray(X)
+    except ValueError as error:
+        raise ShapeError(
+            f"`{name}` is a ragged list, expected rows of one length. Fix: pad the shorter rows."
+        ) from error
+    if host.dtype.kind in "biu":
+        return host.astype(np.float64)
+    check_dtype(host.dtype, name)
+    return host
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    """`DTypeError` for what Kernax does not compute with: complex, half precision, objects."""
+    if dtype in (jnp.float32, jnp.float64) or np.dtype(dtype).kind in "biu":
+        return
+    if np.dtype(dtype).kind == "M":
+        fix = "convert dates to numbers, for instance decimal years"
+    elif dtype in (jnp.float16, jnp.bfloat16):
+        fix = f"convert it, for instance {name}.astype('float32')"
+    else:
+        fix = "pass real numbers"
+    raise DTypeError(f"`{name}` has dtype {dtype}, expected float32 or float64. Fix: {fix}.")
+
+
+def common_shift(*sets: Any) -> HostArray | None:
+    """The offset, per column, to take off 64-bit host data before they are rounded to 32 bits.
+
+    None where there is nothing to gain: with x64 enabled, for data that are 32-bit already, or
+    where the offset is not large beside the spread.
+    """
+    if precision() == np.float64:
+        return None
+    wide = [X for X in sets if not isinstance(X, jax.Array) and np.asarray(X).dtype.kind in "iuf"]
+    if not any(np.asarray(X).dtype.itemsize == 8 for X in wide):
+        return None
+    if any(isinstance(X, jax.core.Tracer) for X in sets):
+        return None
+    rows = [np.atleast_2d(np.asarray(X, np.float64).T).T for X in sets if np.size(X)]
+    if len({row.shape[-1] for row in rows}) != 1 or any(row.ndim > 2 for row in rows):
+        return None
+    low = np.min([np.nanmin(row, axis=0, initial=np.inf) for row in rows], axis=0)
+    high = np.max([np.nanmax(row, axis=0, initial=-np.inf) for row in rows], axis=0)
+    middle = (low + high) / 2
+    far = np.isfinite(middle) & (np.abs(middle) > 4 * (high - low))
+    return np.where(far, np.round(middle), 0.0) if far.any() else None
+
+
+def to_device(host: HostArray, name: str, *, quiet: bool = False) -> Array:
+    """The array in the dtype of this process; a `PrecisionWarning`, once, where digits go."""
+    global _warned_of_precision
+    target = jax.dtypes.canonicalize_dtype(host.dtype)
+    if target != host.dtype:
+        rounded = host.astype(target)
+        lossless = np.array_equal(rounded.astype(host.dtype), host, equal_nan=True)
+        if not (lossless or quiet or _warned_of_precision):
+            _warned_of_precision = True
+            warnings.warn(
+                f"`{name}` is {host.dtype} but JAX runs with 32 bits, so digits are lost. Fix: "
+                'jax.config.update("jax_enable_x64", True) before any computation.',
+                PrecisionWarning,
+                stacklevel=5,
+            )
+        host = rounded
+    return jnp.asarray(host)
+
+
+def warn_of_spacing(X: HostArray, name: str) -> None:
+    """`PrecisionWarning` where float32 numbers are so large that neighbours run together."""
+    if X.dtype != np.float32 or X.ndim != 2 or X.shape[0] < 2:
+        return
+    finite = np.where(np.isfinite(X), X, 0.0)
+    spacing = np.spacing(np.abs(finite).max(axis=0))
+    spread = np.ptp(finite, axis=0)
+    bad = (spacing > 1e-3 * spread) & (spacing >= 1e-3)
+    if bad.any():
+        column = int(np.argmax(bad))
+        warnings.warn(
+            f"`{name}` column {column} is float32 with values near "
+            f"{np.abs(finite[:, column]).max():g}, where neighbouring numbers are "
+            f"{spacing[column]:g} apart. Fix: subtract an offset in float64 before converting, "
+            "or enable x64.",
+            PrecisionWarning,
+            stacklevel=5,
+        )
+
+
+def _known_finite(X: jax.Array, name: str) -> bool:
+    if isinstance(X, jax.core.Tracer) or X.dtype.kind not in "fbiu":
+        return False
+    if X.dtype.kind != "f":
+        return True
+    if next(iter(X.devices())).platform != "cpu" or not X.is_fully_addressable:
+        return False  # looking would wait for the device
+    return _check_host(np.asarray(X), name)
+
+
+def _check_host(host: HostArray, name: str) -> bool:
+    """True where all values are finite; `InputError` for Inf, False where there are only NaN."""
+    # A sum is the cheapest look at all values; it overflows only where the values are huge.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = host.sum()
+    if math.isfinite(total):
+        return True
+    infinite = np.isinf(host)
+    if infinite.any():
+        index = tuple(int(i) for i in np.argwhere(infinite)[0])
+        place = f"row {index[0]}" + (f", column {index[-1]}" if host.ndim > 1 else "")
+        raise InputError(
+            f"`{name}` holds {int(infinite.sum())} infinite value(s), the first at {place}; "
+            "expected finite numbers (NaN marks padding, Inf never does). Fix: remove that row."
+        )
+    return not bool(np.isnan(host).any())

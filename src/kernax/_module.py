@@ -1,0 +1,332 @@
+"""`Parameterised`: a frozen pytree whose array leaves are named, checked hyperparameters.
+
+Kernels, means and Gaussian processes derive from it. It adds to an Equinox module: conversion
+and checking of hyperparameters when built, dotted paths, `replace`, and a flattening that is
+remembered, so that an eager call of a nested module costs no more than one of its leaves.
+"""
+
+import copy
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array
+
+from ._errors import DTypeError, ParameterError, ShapeError
+from ._parameters import Constraint, Real, constraint_of, guard
+
+_M = TypeVar("_M", bound="Parameterised")
+
+
+class Structure:
+    """What a module is apart from its arrays: hashable, one object for equal structures."""
+
+    __slots__ = ("_fixed", "_treedef")
+    _interned: ClassVar[dict[Any, "Structure"]] = {}
+
+    def __init__(self, treedef: Any, fixed: tuple[Any, ...]):
+        self._treedef, self._fixed = treedef, fixed
+
+    @classmethod
+    def intern(cls, treedef: Any, fixed: tuple[Any, ...]) -> "Structure":
+        # Identity then decides equality, which costs jit nothing at each call.
+        key = (treedef, fixed)
+        return cls._interned.setdefault(key, cls(*key))
+
+    def rebuild(self, leaves: tuple[Array, ...]) -> Any:
+        arrays = iter(leaves)
+        return jtu.tree_unflatten(
+            self._treedef, [next(arrays) if leaf is _ARRAY else leaf for leaf in self._fixed]
+        )
+
+
+class _ArrayMark:
+    def __repr__(self) -> str:
+        return "array"
+
+
+_ARRAY = _ArrayMark()
+
+
+class Unit(float):
+    """The number 1 in place of a hyperparameter that is no longer there: a node without leaves."""
+
+    def __repr__(self) -> str:
+        return "1"
+
+
+jtu.register_pytree_node(Unit, lambda unit: ((), None), lambda aux, children: Unit(1.0))
+
+
+class Hyperparameter(NamedTuple):
+    """One array leaf of a module: its dotted path, value and constraint."""
+
+    path: str
+    value: Array
+    constraint: Constraint
+
+
+class Parameterised(eqx.Module):
+    """A frozen module whose array leaves are hyperparameters in natural scale."""
+
+    # Where `flatten` remembers its answer; Equinox takes entries of __dict__ for part of the type.
+    __slots__ = ("_flat",)
+
+    # Equinox wraps each bound method into a module, at 80 us per access; a plain method is
+    # free, and hashable by identity, so that `jax.jit(kernel.gram)` works.
+    __getattribute__ = object.__getattribute__
+
+    def __check_init__(self) -> None:
+        owner = type(self).__name__
+        for field in dataclasses.fields(self):
+            if field.metadata.get("static", False):
+                continue
+            value = _converted(getattr(self, field.name), f"{owner}: `{field.name}`")
+            object.__setattr__(self, field.name, value)
+            if not _is_submodule(value):
+                for leaf in jtu.tree_leaves(value):
+                    check_value(leaf, constraint_of(field), f"{owner}: `{field.name}`")
+
+    @property
+    def hyperparameters(self) -> dict[str, Array]:
+        """Dotted path -> array, for every hyperparameter, in a fixed order."""
+        return {entry.path: entry.value for entry in named_leaves(self)}
+
+    def replace(self: _M, **hyperparameters: Any) -> _M:
+        """A copy with other hyperparameters.
+
+        Names are dotted paths (``replace(**{"left_kernel.length_scale": 2.0})``) or their last
+        part where only one path ends so. A scalar fills an array; else shapes must agree,
+        except that a scalar may become one value per dimension.
+
+        Raises `ParameterError` for an unknown or ambiguous name or a value outside its
+        constraint, `ShapeError` for a wrong shape.
+        """
+        entries = named_leaves(self)
+        paths = [entry.path for entry in entries]
+        new: dict[str, Array] = {}
+        for name, value in hyperparameters.items():
+            entry = entries[paths.index(resolve(name, paths, "hyperparameter"))]
+            new[entry.path] = _replacement(entry, value)
+        replaced: _M = with_leaves(self, new)
+        return replaced
+
+    @property
+    def structure(self) -> Structure:
+        """What this object is apart from its hyperparameters; hashable."""
+        return flatten(self)[0]
+
+    def equals(self, other: object) -> bool:
+        """True where ``other`` has the same structure and exactly equal hyperparameters."""
+        if not isinstance(other, Parameterised) or self.structure is not other.structure:
+            return False
+        pairs = zip(flatten(self)[1], flatten(other)[1], strict=True)
+        return all(a.dtype == b.dtype and bool(np.array_equal(a, b)) for a, b in pairs)
+
+    def __hash__(self) -> int:
+        raise TypeError(
+            f"{type(self).__name__} holds arrays and is not hashable. Fix: pass it to a jitted "
+            "function as an argument, not as static; its `.structure` is hashable."
+        )
+
+    def __reduce__(self) -> Any:
+        return rebuild_fields, (type(self), field_values(self))
+
+    def __deepcopy__(self: _M, memo: dict[int, Any]) -> _M:
+        result: _M = rebuild_fields(type(self), copy.deepcopy(field_values(self), memo))
+        return result
+
+
+def field_values(module: Parameterised) -> dict[str, Any]:
+    return {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+
+
+def rebuild_fields(cls: type, values: dict[str, Any]) -> Any:
+    """An instance of ``cls`` from its field values, without calling its ``__init__``."""
+    module: Any = object.__new__(cls)
+    for name, value in values.items():
+        object.__setattr__(module, name, value)
+    return module
+
+
+def flatten(module: Any) -> tuple[Structure, tuple[Array, ...]]:
+    """The structure and array leaves of a module, remembered on the (frozen) instance."""
+    try:
+        found: tuple[Structure, tuple[Array, ...]] = module._flat
+        return found
+    except AttributeError:
+        leaves, treedef = jtu.tree_flatten(module)
+        fixed = tuple(_ARRAY if eqx.is_array(leaf) else leaf for leaf in leaves)
+        arrays = tuple(leaf for leaf in leaves if eqx.is_array(leaf))
+        flat = (Structure.intern(treedef, fixed), arrays)
+        object.__setattr__(module, "_flat", flat)
+        return flat
+
+
+def named_leaves(module: Any) -> list[Hyperparameter]:
+    """Every floating array leaf of a tree, with its dotted path and its constraint."""
+    return [
+        Hyperparameter(".".join(_key_name(key) for key in path), leaf, _constraint_at(module, path))
+        for path, leaf in jtu.tree_flatten_with_path(module)[0]
+        if eqx.is_inexact_array(leaf)
+    ]
+
+
+def with_leaves(module: Any, values: dict[str, Any]) -> Any:
+    """A copy of the tree with the leaves at the given exact paths exchanged, unchecked."""
+    return jtu.tree_map_with_path(
+        lambda path, leaf: values.get(".".join(_key_name(key) for key in path), leaf), module
+    )
+
+
+def prepared(module: Any, dtype: Any) -> Any:
+    """The tree as arithmetic wants it: units filled in, leaves cast to one dtype and guarded."""
+    is_unit = lambda node: isinstance(node, Unit)  # noqa: E731
+    one = jnp.ones((), dtype)
+    module = jtu.tree_map(lambda node: one if is_unit(node) else node, module, is_leaf=is_unit)
+    return jtu.tree_map_with_path(
+        lambda path, leaf: (
+            guard(leaf.astype(dtype), _constraint_at(module, path))
+            if eqx.is_inexact_array(leaf)
+            else leaf
+        ),
+        module,
+    )
+
+
+def resolve(name: str, paths: list[str], kind: str) -> str:
+    """The one path that ``name`` is, or ends; else a `ParameterError` with a suggestion."""
+    if name in paths:
+        return name
+    found = [path for path in paths if path.endswith("." + name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ParameterError(
+            f"{kind} '{name}' is ambiguous: it may be any of {', '.join(found)}. "
+            f"Fix: write the whole path, for instance '{found[0]}'."
+        )
+    last = {path.rsplit(".", 1)[-1]: path for path in paths}
+    close = difflib.get_close_matches(name, [*paths, *last], n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    raise ParameterError(
+        f"no {kind} '{name}'{hint} Fix: choose from {', '.join(paths) or '(there are none)'}."
+    )
+
+
+def as_parameter(value: Any, label: str) -> Array:
+    """A hyperparameter as an array of a floating dtype; Python numbers take the default one."""
+    if isinstance(value, int | float | complex) or not hasattr(value, "dtype"):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ShapeError(
+                f"{label} got a ragged list, expected numbers of one shape. Fix: pass an array."
+            ) from error
+    kind = np.dtype(value.dtype).kind if not jnp.issubdtype(value.dtype, jnp.floating) else "f"
+    if kind in "iu":
+        return jnp.asarray(value, jnp.result_type(float))
+    if kind != "f" or value.dtype in (jnp.float16, jnp.bfloat16):
+        raise DTypeError(
+            f"{label} has dtype {value.dtype}, expected float32 or float64. "
+            "Fix: convert it, for instance with numpy.float64(value)."
+        )
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
+
+
+def check_value(value: Any, constraint: Constraint, label: str) -> None:
+    """`ParameterError` where a concrete value is outside its constraint; a traced one passes."""
+    if isinstance(value, jax.core.Tracer) or not eqx.is_inexact_array(value):
+        return
+    host = np.asarray(value)
+    allowed = np.asarray(constraint.contains(host))
+    if not allowed.all():
+        bad = host[~allowed].ravel()[0] if host.ndim else host
+        raise ParameterError(
+            f"{label} is {float(bad)!r}, but must be finite: expected {constraint}. "
+            "Fix: pass a value in that range."
+            if not np.isfinite(bad)
+            else f"{label} is {float(bad)!r}, expected {constraint}. "
+            "Fix: pass a value in that range."
+        )
+
+
+def short(value: Any, digits: str = ".10g") -> str:
+    """A hyperparameter as text: ``67``, ``[1, 2]``, or its shape where it is long or traced."""
+    if isinstance(value, Unit):
+        return "1"
+    if isinstance(value, jax.core.Tracer) or np.size(value) > 8:
+        return f"{value.dtype.name}[{','.join(map(str, value.shape))}]"
+    if np.ndim(value):
+        return "[" + ", ".join(short(item, digits) for item in np.asarray(value)) + "]"
+    return format(float(value), digits)
+
+
+def _converted(value: Any, label: str) -> Any:
+    if isinstance(value, Unit) or _is_submodule(value) or callable(value) or value is None:
+        return value
+    if isinstance(value, dict) or (
+        isinstance(value, list | tuple) and any(np.ndim(leaf) for leaf in jtu.tree_leaves(value))
+    ):
+        return jtu.tree_map(
+            lambda leaf: _converted(leaf, label), value, is_leaf=lambda leaf: leaf is not value
+        )
+    if isinstance(value, list | tuple) and any(
+        isinstance(leaf, jax.core.Tracer) for leaf in jtu.tree_leaves(value)
+    ):
+        value = jnp.asarray(value)
+    return as_parameter(value, label)
+
+
+def _is_submodule(value: Any) -> bool:
+    return isinstance(value, eqx.Module)
+
+
+def _replacement(entry: Hyperparameter, value: Any) -> Array:
+    label = f"hyperparameter '{entry.path}'"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = np.asarray(value, entry.value.dtype)
+    array = as_parameter(value, label)
+    check_value(array, entry.constraint, label)
+    if array.shape == entry.value.shape or entry.value.ndim == 0:
+        return array
+    if array.ndim == 0:
+        return jnp.broadcast_to(array, entry.value.shape)
+    raise ShapeError(
+        f"{label} got shape {array.shape}, expected {entry.value.shape}. "
+        "Fix: pass one value, or as many as it has now."
+    )
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _constraint_at(module: Any, path: tuple[Any, ...]) -> Constraint:
+    constraint: Constraint = Real()
+    for node, field in _fields_along(module, path):
+        constraint = constraint_of(field) if isinstance(node, Parameterised) else constraint
+    return constraint
+
+
+def _fields_along(
+    node: Any, path: tuple[Any, ...]
+) -> Iterator[tuple[Any, "dataclasses.Field[Any]"]]:
+    for key in path:
+        if isinstance(key, jtu.GetAttrKey):
+            if isinstance(node, Parameterised):
+                yield node, type(node).__dataclass_fields__[key.name]
+            node = getattr(node, key.name)
+        elif isinstance(key, jtu.DictKey | jtu.SequenceKey):
+            node = node[key.key if isinstance(key, jtu.DictKey) else key.idx]
+        else:
+            return

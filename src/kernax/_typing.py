@@ -1,0 +1,35 @@
+"""Shapes used all over Kernax, defined once.
+
+Letters: ``n`` and ``m`` count points, ``d`` dimensions, ``b`` batch elements. Public functions
+take anything NumPy understands (`ArrayLike`) and check it themselves, so that a wrong shape gets
+a `ShapeError`; the annotations with letters are for what is inside, and the tests check them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jax.typing import ArrayLike as JaxArrayLike
+from jaxtyping import Array, Bool, Float
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    ArrayLike = JaxArrayLike | Sequence[Any]
+    Parameter = Any
+    HostArray = np.ndarray[Any, Any]
+else:
+    ArrayLike = Any
+    # An array once the kernel is built; numbers, lists and NumPy arrays may be passed.
+    Parameter = Array
+    HostArray = np.ndarray
+
+Scalar = Float[Array, ""]
+Vector = Float[Array, "n"]
+Mask = Bool[Array, "n"]
+Matrix = Float[Array, "n m"]
+Square = Float[Array, "n n"]
+Point = Float[Array, "d"]
+Points = Float[Array, "n d"]
+OtherPoints = Float[Array, "m d"]
+PointOrPoints = Float[Array, "*n d"]
+HostPoints = Float[np.ndarray, "n d"]

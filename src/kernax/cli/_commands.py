@@ -1,0 +1,181 @@
+"""``kernax fit``, ``kernax predict`` and ``kernax kernels``."""
+
+import argparse
+import inspect
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import io
+from .._errors import FormatError, InputError, MissingExtraError, ParameterError
+from ..gp import ConstantMean, GaussianProcess, LinearMean, Posterior, ZeroMean, fit
+from ..kernels._catalogue import CATALOGUE, formula, parameters
+from ._expression import parse_kernel, parse_prior, short_names
+from ._table import CALENDAR, Table, forecast_cells, format_table, read_numbers, read_table
+
+INTERRUPTED = 130
+
+
+def refuse_existing(paths: list[str | None], force: bool) -> None:
+    """Before any work: no output may be lost, and each must have a folder to go to."""
+    for path in filter(None, paths):
+        if Path(path).exists() and not force:
+            raise InputError(f"{path} exists. Fix: choose another name, or pass --force.")
+        if not Path(path).resolve().parent.is_dir():
+            raise InputError(f"the folder of {path} does not exist. Fix: make it first.")
+
+
+def need_plotting() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("--plot", "matplotlib", "plot") from error
+
+
+def run_fit(options: argparse.Namespace) -> int:
+    """Fit a Gaussian process to a table, print what was found, save the model."""
+    refuse_existing([options.save], options.force)
+    kernel = parse_kernel(options.kernel)
+    priors = dict(parse_prior(text) for text in options.prior)
+    table = read_table(options.data)
+    inputs, dates = _inputs(table, options.input, options.bad_rows == "drop")
+    output = read_numbers(table, options.output, dates=False, drop_bad=options.bad_rows == "drop")
+    X = np.stack([column.values for column in inputs], axis=1)
+    y = output.values
+    known = np.isfinite(X).all(axis=1) & np.isfinite(y)
+    _say_dropped(table, [*inputs, output], known)
+    if not known.any():
+        raise FormatError(f"{table.path} has no row with all of its values. Fix: fill in some.")
+    X, y = X[known], y[known]
+    gp = GaussianProcess(kernel, _noise(options.noise, y), _mean(options.mean, X, y))
+    for name, is_date in zip(options.input, dates, strict=True):
+        if is_date:
+            print(f"column '{name}' holds dates, read as {CALENDAR}")
+    result = fit(
+        gp,
+        X,
+        y,
+        priors=priors,
+        fixed=tuple(options.fix),
+        restarts=options.restarts,
+        key=_key(options.seed),
+        max_steps=options.max_steps,
+        progress=not options.quiet and sys.stderr.isatty(),
+    )
+    posterior = result.gp.condition(X, y)
+    print(f"{len(y)} points; kernel {result.gp.kernel!r}")
+    print(f"log marginal likelihood {float(posterior.log_marginal_likelihood):.6f}")
+    print(result.summary())
+    if options.save:
+        extra = {"input": options.input, "output": options.output, "dates": dates}
+        io.save(options.save, posterior, extra)
+        print(f"model written to {options.save}")
+    return INTERRUPTED if result.interrupted else 0
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """Forecast the rows of a table with a saved model."""
+    refuse_existing([options.out, options.plot], options.force)
+    if options.plot:
+        need_plotting()
+    posterior, extra = io.load_with_extra(options.model)
+    names, dates = extra.get("input"), extra.get("dates")
+    if not isinstance(posterior, Posterior) or not isinstance(names, list) or not dates:
+        raise FormatError(
+            f"{options.model} does not hold a model written by `kernax fit --save`. "
+            "Fix: fit and save one."
+        )
+    if options.plot and len(names) != 1:
+        raise ParameterError(f"--plot needs one input column, the model has {len(names)}.")
+    table = read_table(options.data)
+    drop = options.bad_rows == "drop"
+    columns = [
+        read_numbers(table, name, dates=bool(is_date), drop_bad=drop)
+        for name, is_date in zip(names, dates, strict=True)
+    ]
+    X = np.stack([column.values for column in columns], axis=1)
+    _say_dropped(table, columns, np.isfinite(X).all(axis=1), kept=True)
+    mean = np.asarray(posterior.mean(X)).ravel()
+    std = np.sqrt(np.asarray(posterior.variance(X, observation=True)).ravel())
+    header = [*names, "mean", "std", "lower", "upper"]
+    text = format_table(
+        header, [*(table.column(name) for name in names), *forecast_cells(mean, std)]
+    )
+    if options.out:
+        io.write_text(options.out, text)
+        print(f"{len(mean)} forecasts written to {options.out}")
+    else:
+        print(text, end="")
+    if options.plot:
+        from .. import plot
+
+        train = (np.asarray(posterior.data.X)[:, 0], np.asarray(posterior.data.y))
+        labels = (names[0], str(extra.get("output", "")))
+        real = np.isfinite(mean)
+        fig = plot.prediction_figure(train, X[real, 0], mean[real], std[real], labels)
+        plot.save_figure(fig, options.plot)
+        print(f"picture written to {options.plot}", file=sys.stderr)
+    return 0
+
+
+def run_kernels(options: argparse.Namespace) -> int:
+    """The catalogue: how to write each kernel, its formula and what it is."""
+    for cls in CATALOGUE:
+        print(f"{short_names(cls)[0]}({', '.join(parameters(cls))})")
+        print(f"    {formula(cls)}")
+        print(f"    {(inspect.getdoc(cls) or '').splitlines()[0]}")
+    print(
+        "\nCombine with + - * and ** (a whole exponent), and with numbers: 2.0 * SE(1.5) + WN(0.1)"
+    )
+    return 0
+
+
+def _inputs(table: Table, names: list[str], drop: bool) -> tuple[list[Any], list[bool]]:
+    if len(set(names)) < len(names):
+        raise ParameterError(f"--input names a column twice: {', '.join(names)}.")
+    columns = [read_numbers(table, name, dates=None, drop_bad=drop) for name in names]
+    return columns, [column.dates for column in columns]
+
+
+def _say_dropped(table: Table, columns: list[Any], known: Any, *, kept: bool = False) -> None:
+    bad = {index for column in columns for index in column.bad}
+    missing = int((~known).sum()) - len(bad)
+    what = "have no forecast" if kept else "were dropped"
+    if bad:
+        print(
+            f"{table.path}: {len(bad)} rows with cells that are not numbers {what}", file=sys.stderr
+        )
+    if missing:
+        print(f"{table.path}: {missing} rows with missing values {what}", file=sys.stderr)
+
+
+def _noise(given: float | None, y: Any) -> float:
+    return given if given is not None else max(0.1 * float(np.var(y)), 1e-12)
+
+
+def _mean(kind: str, X: Any, y: Any) -> Any:
+    if kind == "zero":
+        return ZeroMean()
+    if kind == "constant":
+        return ConstantMean(float(np.mean(y)))
+    design = np.column_stack([X, np.ones(len(X))])
+    coefficients = np.linalg.lstsq(design, y, rcond=None)[0]
+    return LinearMean(coefficients[:-1], coefficients[-1])
+
+
+def _key(seed: int) -> Any:
+    import jax
+
+    return jax.random.key(seed)
+
+
+def warn_in_one_line(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Warnings for a terminal: no source line."""
+    print(f"kernax: warning: {message}", file=sys.stderr)
+
+
+def install_warnings() -> None:
+    warnings.showwarning = warn_in_one_line

@@ -1,0 +1,152 @@
+"""Kernel and prior expressions: Python's grammar, a whitelist of its nodes, and no evaluation.
+
+``66**2*SE(67) + 2.4**2*SE(90)*Periodic(1.3, period=1)`` is parsed by `ast` and walked; a name
+that is not in the catalogue, or any other construct, is an error that says where.
+"""
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from .._errors import InputError, KernaxError, MissingExtraError
+from ..kernels import AbstractKernel
+from ..kernels._catalogue import CATALOGUE
+
+LONGEST = 10_000
+_OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {"exp": math.exp, "log": math.log, "sqrt": math.sqrt}
+PRIORS = (
+    "Beta",
+    "Exponential",
+    "Gamma",
+    "HalfCauchy",
+    "HalfNormal",
+    "InverseGamma",
+    "LogNormal",
+    "Normal",
+    "Uniform",
+)
+
+
+def parse_kernel(text: str) -> AbstractKernel:
+    """A kernel from its expression."""
+    names = {name: cls for cls in CATALOGUE for name in short_names(cls)}
+    value = _parse(text, names, "kernel")
+    if not isinstance(value, AbstractKernel):
+        raise InputError(
+            f"kernel expression '{text}' is the number {value}, expected a kernel. "
+            "Fix: write for instance '2 * SE(1)'."
+        )
+    return value
+
+
+def parse_prior(text: str) -> tuple[str, Any]:
+    """``path=LogNormal(0, 1)`` to a hyperparameter path and a distribution."""
+    path, equals, expression = text.partition("=")
+    if not equals or not path.strip():
+        raise InputError(
+            f"prior '{text}' has no '=', expected path=Distribution(...). "
+            "Fix: write for instance 'noise_variance=LogNormal(0, 1)'."
+        )
+    try:
+        import numpyro.distributions as distributions
+    except ImportError as error:
+        raise MissingExtraError("priors", "numpyro", "mcmc") from error
+    names = {name: getattr(distributions, name) for name in PRIORS}
+    prior = _parse(expression.strip(), names, "prior")
+    if isinstance(prior, int | float):
+        raise InputError(
+            f"prior '{text}' is the number {prior}, expected a distribution. "
+            f"Fix: use one of {', '.join(PRIORS)}."
+        )
+    return path.strip(), prior
+
+
+def short_names(cls: type) -> tuple[str, ...]:
+    """``SEKernel`` may be written SE or SEKernel; a few have a customary abbreviation."""
+    name = cls.__name__
+    more = {"SEKernel": ("RBF",), "RationalQuadraticKernel": ("RQ",), "WhiteNoiseKernel": ("WN",)}
+    return (name.removesuffix("Kernel"), name, *more.get(name, ()))
+
+
+def _parse(text: str, names: dict[str, Any], kind: str) -> Any:
+    if len(text) > LONGEST:
+        raise InputError(
+            f"{kind} expression has {len(text)} characters, at most {LONGEST} allowed."
+        )
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+        return _walk(tree.body, names, kind)
+    except SyntaxError as error:
+        raise InputError(
+            f"{kind} expression '{text}' cannot be read: {error.msg} at character {error.offset}. "
+            "Fix: use names, numbers, + - * ** and brackets."
+        ) from error
+    except (RecursionError, MemoryError) as error:
+        raise InputError(f"{kind} expression is nested too deeply.") from error
+    except (ZeroDivisionError, OverflowError) as error:
+        raise InputError(
+            f"{kind} expression '{text}': {error}. Fix: use smaller numbers."
+        ) from error
+    except KernaxError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{kind} expression '{text}': {error}. Fix: see `kernax kernels`."
+        ) from error
+
+
+def _walk(node: ast.AST, names: dict[str, Any], kind: str) -> Any:
+    match node:
+        case ast.Constant(value=value) if type(value) in (int, float):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_walk(inner, names, kind)
+        case ast.UnaryOp(op=ast.UAdd(), operand=inner):
+            return _walk(inner, names, kind)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            return _combine(type(op), _walk(left, names, kind), _walk(right, names, kind))
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_walk(item, names, kind) for item in items]
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
+            known = names | _FUNCTIONS
+            if name not in known:
+                listed = ", ".join(sorted(known))
+                raise InputError(
+                    f"unknown name '{name}' in a {kind} expression. Fix: use one of {listed}."
+                )
+            if any(keyword.arg is None for keyword in keywords):
+                raise InputError(f"'**' inside {name}(...) is not allowed in a {kind} expression.")
+            return known[name](
+                *(_walk(argument, names, kind) for argument in arguments),
+                **{str(k.arg): _walk(k.value, names, kind) for k in keywords},
+            )
+        case ast.Name(id=name):
+            raise InputError(
+                f"'{name}' stands alone in a {kind} expression. Fix: write it with its "
+                f"hyperparameters, for instance {name}(1.0)."
+            )
+    raise InputError(
+        f"{type(node).__name__} is not allowed in a {kind} expression. "
+        "Fix: use names, numbers, + - * ** and brackets."
+    )
+
+
+def _combine(op: type[ast.AST], left: Any, right: Any) -> Any:
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        # Through floats, so that 9**9**9 overflows at once and does not compute for hours.
+        value = _OPERATORS[op](float(left), float(right))
+        if isinstance(value, complex):
+            raise ValueError(f"{left} ** {right} is not a real number")
+        return value
+    if op is ast.Pow and isinstance(right, float) and right.is_integer():
+        right = int(right)
+    return _OPERATORS[op](left, right)

@@ -1,0 +1,222 @@
+"""The posterior: a Gaussian process given observations."""
+
+import warnings
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._errors import NotPSDError, NumericalWarning, ParameterError
+from .._module import Structure, flatten
+from .._typing import ArrayLike, Scalar
+from ..kernels import AbstractKernel
+from ..kernels._gram import covariance, variances
+from ..linalg import cholesky, status_of, whiten
+from ..linalg._dense import _value
+from ..linalg._mvn import report
+from ._data import Data, as_inputs, clean_inputs, mark_rows, prepared_gp, system
+from ._means import evaluate_mean
+from ._process import GaussianProcess, draw
+
+
+class Posterior(eqx.Module):
+    """A Gaussian process conditioned on observations, with its factorisation.
+
+    Made by `GaussianProcess.condition`. Predictions speak of the latent function, white noise in
+    the kernel left out; ``observation=True`` adds it and ``noise_variance``. ``kernel=part``
+    predicts one part of a sum alone, without the mean function. Test points are (m, d) or (m,);
+    a row with NaN gives NaN. Means, variances and samples come in the form of y: (m,) or (m, 1).
+
+    ``jitter`` is what was added to the diagonal (0 unless needed), ``status`` a `kernax.Status`.
+    """
+
+    __slots__ = ("_flat",)
+
+    gp: GaussianProcess
+    data: Data
+    factor: Array
+    weights: Array
+    log_marginal_likelihood: Scalar
+    jitter: Scalar
+    status: Array
+
+    __getattribute__ = object.__getattribute__
+
+    def mean(self, Xs: ArrayLike, *, kernel: AbstractKernel | None = None) -> Array:
+        """E[f(Xs) | y] = m(Xs) + K(Xs, X) (K + noise)^-1 (y - m(X))."""
+        values: Array = self._predict(_mean, Xs, kernel)
+        return self._shaped(values)
+
+    def variance(
+        self,
+        Xs: ArrayLike,
+        *,
+        observation: bool = False,
+        kernel: AbstractKernel | None = None,
+    ) -> Array:
+        """Var[f(Xs) | y] = k(Xs, Xs) - diag(K(Xs, X) (K + noise)^-1 K(X, Xs)), never negative."""
+        values, worst = self._predict(_variance, Xs, kernel, observation=observation)
+        if not isinstance(worst, jax.core.Tracer) and worst > 100.0:
+            n, eps = self.factor.shape[0], float(np.finfo(values.dtype).eps)
+            warnings.warn(
+                f"a predictive variance came out negative, by {float(worst) * n * eps:.3g} of the "
+                "prior variance, and was set to 0. Fix: add noise, or enable x64.",
+                NumericalWarning,
+                stacklevel=2,
+            )
+        return self._shaped(values)
+
+    def covariance(
+        self,
+        Xs: ArrayLike,
+        *,
+        observation: bool = False,
+        kernel: AbstractKernel | None = None,
+    ) -> Array:
+        """Cov[f(Xs) | y], (m, m): K(Xs, Xs) - K(Xs, X) (K + noise)^-1 K(X, Xs)."""
+        C: Array = self._predict(_covariance, Xs, kernel, observation=observation)[0]
+        return C
+
+    def sample(
+        self,
+        key: Array,
+        Xs: ArrayLike,
+        shape: tuple[int, ...] = (),
+        *,
+        observation: bool = False,
+    ) -> Array:
+        """Joint draws of f(Xs) given y, shape + (m,)."""
+        draws, jitter = self._predict(
+            _draws, Xs, None, observation=observation, key=key, shape=tuple(shape)
+        )
+        if not isinstance(jitter, jax.core.Tracer) and np.isnan(jitter):
+            raise NotPSDError(
+                "the posterior covariance has no factor, even with jitter. Fix: enable x64."
+            )
+        return self._shaped(draws)
+
+    def _predict(
+        self, function: Any, Xs: Any, kernel: AbstractKernel | None, **options: Any
+    ) -> Any:
+        if options.get("observation") and self.gp.noise_variance.ndim:
+            raise ParameterError(
+                "`observation=True` with one `noise_variance` per training point: the noise of "
+                "the new points is not known. Fix: add it to the latent variance yourself."
+            )
+        structure, leaves = flatten(self)
+        points, finite, _ = as_inputs(self.gp, Xs, self.data.shift)
+        return function(structure, leaves, points, finite, kernel, **options)
+
+    def _shaped(self, values: Array) -> Array:
+        return values[..., None] if self.data.column else values
+
+
+def condition(gp: GaussianProcess, data: Data) -> Posterior:
+    """Factorise, solve, and report: the work behind `GaussianProcess.condition`."""
+    structure, leaves = flatten(gp)
+    L, weights, value, jitter, status = _condition(structure, leaves, data)
+    report(value, jitter, lambda: gp._failure(data))
+    return Posterior(gp, data, L, weights, value, jitter, status)
+
+
+_FACTS = ("structure", "finite")
+
+
+@partial(jax.jit, static_argnames=("structure",))
+def _condition(structure: Structure, leaves: tuple[Array, ...], data: Data) -> Any:
+    K, residual, count, scale, _ = system(structure.rebuild(leaves), data)
+    L, jitter = cholesky(K, count, scale)
+    whitened = whiten(L, residual)
+    value = _value(L, whitened, count)
+    weights = whiten(L, whitened, transpose=True)
+    return L, weights, value, jitter, status_of(value, jitter, count)
+
+
+def _cross(posterior: Posterior, Xs: Array, finite: bool, kernel: Any) -> Any:
+    """Prepared process and part, clean test and training points, and K(X, Xs) with its zeros."""
+    gp, Xs = prepared_gp(posterior.gp, Xs)
+    part = gp.kernel if kernel is None else prepared_gp(kernel, Xs)[0]
+    points, real = clean_inputs(Xs, finite, None)
+    _, X = prepared_gp(posterior.gp, posterior.data.X)
+    X, known = clean_inputs(X, posterior.data.finite, posterior.data.mask)
+    K = part.matrix(X, points.astype(X.dtype)) if X.shape[0] else jnp.zeros((0, len(points)))
+    K = K if known is None else jnp.where(known[:, None], K, 0.0)
+    return gp, part, points, real, K
+
+
+@partial(jax.jit, static_argnames=_FACTS)
+def _mean(
+    structure: Structure, leaves: tuple[Array, ...], Xs: Array, finite: bool, kernel: Any
+) -> Array:
+    posterior = structure.rebuild(leaves)
+    gp, _, points, real, K = _cross(posterior, Xs, finite, kernel)
+    values = jnp.matmul(posterior.weights, K, precision="highest")
+    return mark_rows(values + evaluate_mean(gp.mean, points) if kernel is None else values, real)
+
+
+@partial(jax.jit, static_argnames=(*_FACTS, "observation"))
+def _variance(
+    structure: Structure,
+    leaves: tuple[Array, ...],
+    Xs: Array,
+    finite: bool,
+    kernel: Any,
+    observation: bool,
+) -> tuple[Array, Array]:
+    posterior = structure.rebuild(leaves)
+    gp, part, points, real, K = _cross(posterior, Xs, finite, kernel)
+    prior = variances(part, points, noise=False)
+    latent = prior - jnp.sum(jnp.square(whiten(posterior.factor, K)), axis=0)
+    unit = K.shape[0] * jnp.finfo(K.dtype).eps * prior
+    worst = jnp.max(jnp.where(unit > 0, -latent / unit, 0.0), initial=0.0)
+    values = jnp.maximum(latent, 0.0)
+    if observation:
+        values = values + variances(part, points) - prior + gp.noise_variance
+    return mark_rows(values, real), worst
+
+
+@partial(jax.jit, static_argnames=(*_FACTS, "observation"))
+def _covariance(
+    structure: Structure,
+    leaves: tuple[Array, ...],
+    Xs: Array,
+    finite: bool,
+    kernel: Any,
+    observation: bool,
+) -> tuple[Array, Array]:
+    posterior = structure.rebuild(leaves)
+    gp, part, points, real, K = _cross(posterior, Xs, finite, kernel)
+    half = whiten(posterior.factor, K)
+    explained = jnp.matmul(half.T, half, precision="highest")
+    # The product may round its two triangles differently.
+    explained = jnp.where(jnp.tri(len(points), dtype=bool), explained, explained.T)
+    C = covariance(part, points, noise=observation) - explained
+    if observation:
+        C = C + gp.noise_variance * jnp.eye(len(points), dtype=C.dtype)
+    scale = jnp.mean(variances(part, points)) if len(points) else jnp.ones((), C.dtype)
+    if real is not None:
+        C = jnp.where(real[:, None] & real[None, :], C, jnp.nan)
+    return C, scale
+
+
+@partial(jax.jit, static_argnames=(*_FACTS, "observation", "shape"))
+def _draws(
+    structure: Structure,
+    leaves: tuple[Array, ...],
+    Xs: Array,
+    finite: bool,
+    kernel: Any,
+    observation: bool,
+    key: Array,
+    shape: tuple[int, ...],
+) -> tuple[Array, Array]:
+    _, Xs = prepared_gp(structure.rebuild(leaves).gp, Xs)
+    points, real = clean_inputs(Xs, finite, None)
+    mean = _mean(structure, leaves, points, True, kernel)
+    C, scale = _covariance(structure, leaves, points, True, kernel, observation)
+    draws, jitter = draw(key, mean, C, scale, shape)
+    return mark_rows(draws, real), jitter

@@ -1,0 +1,190 @@
+"""The Gaussian process: a prior over functions, with observation noise."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._errors import NotPSDError, ParameterError
+from .._module import Parameterised, Structure, flatten, named_leaves, short
+from .._parameters import non_negative
+from .._typing import ArrayLike, Parameter
+from ..kernels import AbstractKernel, NegKernel
+from ..kernels._gram import covariance
+from ..linalg import Dense, cholesky, log_density
+from ..linalg._mvn import describe, report
+from ._data import Data, as_data, as_inputs, clean_inputs, mark_rows, prepared_gp, system
+from ._means import ZeroMean, as_mean, evaluate_mean
+
+if TYPE_CHECKING:
+    from ._posterior import Posterior
+
+
+class GaussianProcess(Parameterised):
+    """y = f(x) + noise, with f ~ GP(mean, kernel) and independent noise of ``noise_variance``.
+
+    ``kernel``: any kernel that is positive semi-definite; `NotPSDError` names a difference.
+    ``noise_variance``: a scalar, or one value per point (n,); zero is allowed where it is fixed.
+    ``mean``: `ZeroMean`, `ConstantMean`, `LinearMean`, a number, or a function from (n, d) to (n,).
+    ``solver``: ``"auto"`` chooses `Dense`, exact inference by a Cholesky factorisation.
+
+    Everywhere X is (n, d), or (n,) for n points of dimension one; y is (n,) or (n, 1), and
+    predictions come back in the form of y. A row of X with a NaN is padding, and so is one where
+    ``mask`` is False: results equal those without it. Rasmussen and Williams (2006), chapter 2.
+    """
+
+    kernel: AbstractKernel
+    noise_variance: Parameter = non_negative(0.01)
+    mean: Any = eqx.field(default_factory=ZeroMean, converter=as_mean)
+    solver: Any = eqx.field(default="auto", static=True)
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.kernel, AbstractKernel):
+            raise ParameterError(
+                f"`kernel` is {self.kernel!r}, expected a kernel. Fix: pass SEKernel(), say."
+            )
+        if np.ndim(self.noise_variance) > 1:
+            raise ParameterError(
+                f"`noise_variance` has shape {np.shape(self.noise_variance)}, expected a scalar or "
+                "(n,). Fix: pass one value, or one per point."
+            )
+        if not (isinstance(self.solver, Dense) or self.solver == "auto"):
+            raise ParameterError(
+                f"`solver` is {self.solver!r}, expected 'auto' or Dense(). Fix: leave it out."
+            )
+        if self.kernel.sign() != 1:
+            raise NotPSDError(
+                f"`kernel` = {self.kernel!r} is not a covariance: {_culprit(self.kernel)} makes it "
+                "indefinite. Fix: use sums, products and positive factors of kernels."
+            )
+
+    def log_marginal_likelihood(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        nan: Literal["pad", "raise"] = "pad",
+    ) -> Array:
+        """log N(y; mean(X), K(X, X) + noise), a scalar.
+
+        ``nan="raise"`` refuses NaN in X instead of reading it as padding. Eagerly raises
+        `NotPSDError`, `InputError`, or warns `NumericalWarning` where jitter was needed; traced,
+        a failure is NaN.
+        """
+        structure, leaves = flatten(self)
+        data = as_data(self, X, y, mask, nan)
+        value, jitter = _log_likelihood(structure, leaves, data)
+        report(value, jitter, lambda: self._failure(data))
+        return value
+
+    def sample(
+        self,
+        key: Array,
+        X: ArrayLike,
+        shape: tuple[int, ...] = (),
+        *,
+        observation: bool = False,
+    ) -> Array:
+        """Draws from the prior at X, shape + (n,): of f, or with noise where ``observation``.
+
+        Singular covariances are fine: the factorisation may add jitter, at most 100 n eps of the
+        mean variance. NaN at padded rows.
+        """
+        structure, leaves = flatten(self)
+        points, finite, _ = as_inputs(self, X, None)
+        draws, jitter = _sample(structure, finite, leaves, key, points, tuple(shape), observation)
+        report(jnp.where(jnp.isnan(jitter), jitter, 0.0), jitter, self._failure, quiet=True)
+        return draws
+
+    def condition(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        nan: Literal["pad", "raise"] = "pad",
+    ) -> "Posterior":
+        """The posterior given observations: one factorisation, reused by all that follows.
+
+        Arguments and errors are those of `log_marginal_likelihood`.
+        """
+        from ._posterior import condition
+
+        return condition(self, as_data(self, X, y, mask, nan))
+
+    def summary(self) -> str:
+        """The hyperparameters: path, value and allowed range, a line each."""
+        rows = [(e.path, short(e.value), str(e.constraint)) for e in named_leaves(self)]
+        width = max(len(row[0]) for row in rows)
+        return "\n".join(f"{path:<{width}}  {value:<14} {text}" for path, value, text in rows)
+
+    def __repr__(self) -> str:
+        mean = type(self.mean).__name__
+        return (
+            f"GaussianProcess({self.kernel!r}, noise_variance={short(self.noise_variance)}, "
+            f"mean={mean})"
+        )
+
+    def _failure(self, data: Data | None = None) -> str:
+        if data is None:
+            return "the covariance matrix has no factor. Fix: look at the kernel."
+        structure, leaves = flatten(self)
+        K, X = _matrix(structure, leaves, data)
+        return describe(np.asarray(K), np.asarray(X))
+
+
+def _culprit(kernel: AbstractKernel) -> str:
+    is_neg = lambda node: isinstance(node, NegKernel)  # noqa: E731
+    found = [node for node in jax.tree.leaves(kernel, is_leaf=is_neg) if is_neg(node)]
+    return f"NegKernel in `{found[0]!r}`" if found else f"{type(kernel).__name__}"
+
+
+@partial(jax.jit, static_argnames=("structure",), inline=True)
+def _log_likelihood(
+    structure: Structure, leaves: tuple[Array, ...], data: Data
+) -> tuple[Array, Array]:
+    K, residual, count, scale, _ = system(structure.rebuild(leaves), data)
+    return log_density(K, residual, count, scale)
+
+
+@partial(jax.jit, static_argnames=("structure",))
+def _matrix(structure: Structure, leaves: tuple[Array, ...], data: Data) -> tuple[Array, Array]:
+    K, _, _, _, X = system(structure.rebuild(leaves), data)
+    return K, X
+
+
+@partial(jax.jit, static_argnames=("structure", "finite", "shape", "observation"))
+def _sample(
+    structure: Structure,
+    finite: bool,
+    leaves: tuple[Array, ...],
+    key: Array,
+    X: Array,
+    shape: tuple[int, ...],
+    observation: bool,
+) -> tuple[Array, Array]:
+    gp, X = prepared_gp(structure.rebuild(leaves), X)
+    points, real = clean_inputs(X, finite, None)
+    K = covariance(gp.kernel, points, noise=observation)
+    if observation:
+        K = K + jnp.diag(jnp.broadcast_to(gp.noise_variance, (X.shape[0],)))
+    draws, jitter = draw(key, evaluate_mean(gp.mean, points), K, jnp.mean(jnp.diagonal(K)), shape)
+    return mark_rows(draws, real), jitter
+
+
+def draw(
+    key: Array, mean: Array, K: Array, scale: Array, shape: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """Draws of N(mean, K), shape + (n,), and the jitter they took: NaN where K is indefinite."""
+    n = K.shape[0]
+    L, jitter = cholesky(K, jnp.asarray(n, K.dtype), scale)
+    white = jax.random.normal(key, (*shape, n), K.dtype)
+    draws = jnp.broadcast_to(mean, white.shape) + jnp.einsum(
+        "ij,...j->...i", L, white, precision="highest"
+    )
+    return draws, jnp.where(jnp.isnan(L[-1, -1]), jnp.nan, jitter) if n else jitter

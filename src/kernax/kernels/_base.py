@@ -1,0 +1,196 @@
+"""`AbstractKernel`: one formula, and from it every matrix.
+
+A kernel's author writes ``pairwise(x, y)`` on two single points. The rest follows: a matrix is
+that formula under two `vmap`s, unless the class also says ``matrix(X, Y)``, a faster way to
+the same numbers. Names are fixed in the package documentation.
+"""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+from jaxtyping import Array
+
+from .._module import Parameterised
+from .._typing import ArrayLike, Matrix, OtherPoints, Point, Points, Scalar
+from . import _gram
+
+
+class AbstractKernel(Parameterised):
+    """A covariance function k(x, y).
+
+    To write one, subclass it with fields for the hyperparameters and the formula::
+
+        class Exponential(kernax.AbstractKernel):
+            length_scale: Array = kernax.positive(1.0)
+
+            def pairwise(self, x, y):
+                return jnp.exp(-jnp.sum(jnp.abs(x - y)) / self.length_scale)
+
+    Kernels are frozen pytrees: pass them to `jax.jit`, `jax.grad` and `jax.vmap` as arguments.
+    """
+
+    static_class: ClassVar[Any] = None
+    # Facts that a class may declare. k(x + c, y + c) = k(x, y):
+    stationary: ClassVar[bool] = False
+    # matrix(X, X) equals its own transpose to the last bit:
+    symmetric_rounding: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A class that writes its own formula must not inherit what was true of another one.
+        if ("pairwise" in cls.__dict__ or "static_class" in cls.__dict__) and (
+            "matrix" not in cls.__dict__
+        ):
+            inherited = ("matrix", "rescaled", "stationary", "symmetric_rounding")
+            for name in set(inherited) - set(cls.__dict__):
+                setattr(cls, name, AbstractKernel.__dict__[name])
+
+    def __check_init__(self) -> None:
+        if type(self).pairwise is AbstractKernel.pairwise and self.static_class is None:
+            raise TypeError(
+                f"{type(self).__name__} has no formula. Fix: define pairwise(self, x, y)."
+            )
+
+    def pairwise(self, x: Point, y: Point) -> Scalar:
+        """k(x, y) of two single points (d,), (d,): the formula, without white noise."""
+        value: Scalar = self.static_class.pairwise_cov(self, x, y)
+        return value
+
+    def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
+        """The formula on all pairs, (n, d) and (m, d) to (n, m); inputs clean and of one dtype."""
+        row = jax.vmap(self.pairwise, in_axes=(None, 0))
+        return jax.vmap(row, in_axes=(0, None))(X, Y)
+
+    def rescaled(self, length_scales: Array) -> "AbstractKernel":
+        """The kernel (x, y) -> k(x / l, y / l), for one length-scale l per dimension."""
+        return ScaledInputsKernel(self, length_scales)
+
+    def sign(self) -> int:
+        """1 where k is positive semi-definite, -1 where -k is, 0 where neither is known."""
+        return 1
+
+    def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> Array:
+        """Covariances between points.
+
+        A 1-D array is **one point** of dimension d (in `gram` it is n points of dimension one).
+
+        ==================  ========================================================
+        (d,) and (d,)       (), one pair; scalars are points of dimension one
+        (n, d) and (d,)     (n,), in either order
+        (n, d) and (m, d)   (n, m)
+        (n, d) alone        (n, n), ``gram(X)``: white noise is on the diagonal
+        (b, n, d), (b,m,d)  (b, n, m), the same hyperparameters for each
+        ==================  ========================================================
+
+        A row with a NaN coordinate is padding: its covariances are NaN. Raises `ShapeError`,
+        `DTypeError`, and `InputError` for Inf.
+        """
+        return _gram.call(self, x1, x2)
+
+    def gram(
+        self,
+        X: ArrayLike,
+        X2: ArrayLike | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        mask2: ArrayLike | None = None,
+    ) -> Array:
+        """The matrix of covariances K(X, X2), (n, d) and (m, d) to (n, m).
+
+        A 1-D array is **n points of dimension one** (in ``kernel(x1, x2)`` it is one point).
+        ``X2=None`` means the same observations: white noise is on the diagonal, which
+        ``gram(X, X)`` leaves out. Rows with a NaN coordinate are padding, and give NaN. With
+        ``mask`` (True = real) padded rows are those of the identity in K(X, X), zeros in K(X, X2).
+        """
+        return _gram.gram(self, X, X2, mask, mask2)
+
+    def diagonal(self, X: ArrayLike) -> Array:
+        """The diagonal of ``gram(X)``, white noise included, in O(n): (n, d) or (n,) to (n,)."""
+        return _gram.diagonal(self, X)
+
+    # Without this NumPy arrays would take over `array * kernel` element by element.
+    __array_ufunc__ = None
+
+    def __add__(self, other: Any) -> "AbstractKernel":
+        return _compose().add(self, other)
+
+    def __radd__(self, other: Any) -> "AbstractKernel":
+        return _compose().add(other, self)
+
+    def __sub__(self, other: Any) -> "AbstractKernel":
+        return _compose().subtract(self, other)
+
+    def __rsub__(self, other: Any) -> "AbstractKernel":
+        return _compose().subtract(other, self)
+
+    def __mul__(self, other: Any) -> "AbstractKernel":
+        return _compose().multiply(self, other)
+
+    def __rmul__(self, other: Any) -> "AbstractKernel":
+        return _compose().multiply(other, self)
+
+    def __neg__(self) -> "AbstractKernel":
+        return _compose().NegKernel(self)
+
+    def __pow__(self, exponent: int) -> "AbstractKernel":
+        return _compose().PowerKernel(self, exponent)
+
+    def __format__(self, digits: str) -> str:
+        """The formula, with its numbers in the given format: ``f"{kernel:.4g}"``."""
+        return _compose().as_formula(self, digits or ".10g")
+
+    def __repr__(self) -> str:
+        return format(self)
+
+
+class StaticAbstractKernel:
+    """The formula of a kernel as a class without state, apart from its hyperparameters.
+
+    Override ``pairwise_cov`` and name the class in an `AbstractKernel`::
+
+        class StaticExponential(kernax.StaticAbstractKernel):
+            @classmethod
+            def pairwise_cov(cls, kern, x1, x2):
+                return jnp.exp(-jnp.sum(jnp.abs(x1 - x2)) / kern.length_scale)
+
+        class Exponential(kernax.AbstractKernel):
+            length_scale: Array = kernax.positive(1.0)
+            static_class = StaticExponential
+    """
+
+    @classmethod
+    def pairwise_cov(cls, kern: AbstractKernel, x1: Point, x2: Point) -> Scalar:
+        """k(x1, x2) of two single points, with the hyperparameters that ``kern`` holds."""
+        raise TypeError(f"{cls.__name__} has no formula. Fix: define pairwise_cov(cls, kern, ...).")
+
+
+class ScaledInputsKernel(AbstractKernel):
+    """inner(x / l, y / l), for a kernel that cannot take l into its own hyperparameters."""
+
+    inner_kernel: AbstractKernel
+    scales: Array
+
+    def pairwise(self, x: Point, y: Point) -> Scalar:
+        """inner(x / l, y / l)."""
+        return self.inner_kernel.pairwise(x / self.scales, y / self.scales)
+
+    def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
+        inverse = 1.0 / self.scales[None, :]
+        return self.inner_kernel.matrix(X * inverse, Y * inverse)
+
+
+def _compose() -> Any:
+    # The operators of a kernel make kernels, so the two modules need each other.
+    from . import _compose
+
+    return _compose
+
+
+def subkernels(kernel: AbstractKernel) -> list[AbstractKernel]:
+    """The kernels directly inside this one, wherever its fields keep them."""
+    inside = jax.tree.leaves(
+        eqx.tree_flatten_one_level(kernel)[0],
+        is_leaf=lambda node: isinstance(node, AbstractKernel),
+    )
+    return [node for node in inside if isinstance(node, AbstractKernel)]

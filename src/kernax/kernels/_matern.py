@@ -1,0 +1,79 @@
+"""The Matern kernels of half-integer smoothness nu = p + 1/2."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ._stationary import StationaryKernel
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def matern_profile(p: int, u: Array) -> Array:
+    """M_p(u), the Matern profile of smoothness p + 1/2 at u = (2 p + 1) r^2.
+
+    With t = sqrt(u): exp(-t), (1 + t) exp(-t), (1 + t + t^2 / 3) exp(-t) for p = 0, 1, 2, and in
+    general M_p = q_p(t) exp(-t) with q_0 = 1, q_1 = 1 + t and
+    q_p = q_(p-1) + t^2 q_(p-2) / ((2 p - 1) (2 p - 3)).
+    """
+    t = jnp.sqrt(u)
+    previous, polynomial = jnp.ones_like(t), (jnp.ones_like(t) if p == 0 else 1.0 + t)
+    for q in range(2, p + 1):
+        previous, polynomial = (
+            polynomial,
+            polynomial + u * previous * (1.0 / ((2 * q - 1) * (2 * q - 3))),
+        )
+    return polynomial * jnp.exp(-t)
+
+
+@matern_profile.defjvp
+def _(p: int, primals: tuple[Array], tangents: tuple[Array]) -> Any:
+    # The family is closed: dM_p/du = -M_(p-1) / (2 (2 p - 1)). Said in u it is exact at u = 0,
+    # where differentiating sqrt gives inf * 0, and a safe square root a wrong 0.
+    (u,), (du,) = primals, tangents
+    value = matern_profile(p, u)
+    if p > 0:
+        return value, matern_profile(p - 1, u) * (-0.5 / (2 * p - 1)) * du
+    # exp(-sqrt(u)) has a kink at 0. The one-sided slopes of the kernel there average to 0.
+    apart = u > 0
+    t = jnp.sqrt(jnp.where(apart, u, 1.0))
+    return value, jnp.where(apart, -0.5 * value / t, 0.0) * du
+
+
+class Matern12Kernel(StationaryKernel):
+    """Matern of smoothness 1/2, the exponential or Ornstein-Uhlenbeck kernel.
+
+    k(x, y) = exp(-r),  r = |x - y| / length_scale, Euclidean.
+
+    Not differentiable at r = 0: its gradient at coincident points is given as 0, the mean of
+    the one-sided slopes. Rasmussen and Williams (2006), equation 4.14 with nu = 1/2.
+    """
+
+    def profile(self, s: Array) -> Array:
+        return matern_profile(0, s)
+
+
+class Matern32Kernel(StationaryKernel):
+    """Matern of smoothness 3/2, once mean-square differentiable.
+
+    k(x, y) = (1 + sqrt(3) r) exp(-sqrt(3) r),  r = |x - y| / length_scale, Euclidean.
+
+    Rasmussen and Williams (2006), equation 4.17.
+    """
+
+    def profile(self, s: Array) -> Array:
+        return matern_profile(1, 3.0 * s)
+
+
+class Matern52Kernel(StationaryKernel):
+    """Matern of smoothness 5/2, twice mean-square differentiable.
+
+    k(x, y) = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r),  r = |x - y| / length_scale, Euclidean.
+
+    Rasmussen and Williams (2006), equation 4.17.
+    """
+
+    def profile(self, s: Array) -> Array:
+        return matern_profile(2, 5.0 * s)

@@ -1,0 +1,76 @@
+"""Kernels of the scaled distance: k(x, y) = profile(|x - y|^2 / length_scale^2).
+
+A new one is a class line, its fields, and a profile. ``length_scale`` is one value, or one per
+dimension.
+"""
+
+import abc
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._module import field_values, rebuild_fields
+from .._parameters import positive
+from .._typing import Matrix, OtherPoints, Parameter, Point, Points, Scalar
+from ._base import AbstractKernel
+from ._pairs import squared_distance
+
+
+class StationaryKernel(AbstractKernel):
+    """Base of the kernels that are a ``profile`` of the scaled squared Euclidean distance."""
+
+    length_scale: Parameter = positive(1.0)
+    stationary: ClassVar[bool] = True
+    symmetric_rounding: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def profile(self, s: Array) -> Array:
+        """The covariance at squared scaled distance ``s`` >= 0, elementwise; 1 at ``s`` = 0.
+
+        Its derivative in ``s`` must be right at 0 too: derivatives of the kernel at coincident
+        points follow from it.
+        """
+
+    def pairwise(self, x: Point, y: Point) -> Scalar:
+        """profile(|x - y|^2 / length_scale^2)."""
+        return self.profile(squared_distance(x, y, self.length_scale))
+
+    def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
+        return self.profile(squared_distance(X, Y, self.length_scale))
+
+    def rescaled(self, length_scales: Array) -> AbstractKernel:
+        # Into the length-scale rather than into the inputs, whose quotients would lose digits.
+        values = field_values(self) | {"length_scale": self.length_scale * length_scales}
+        kernel: AbstractKernel = rebuild_fields(type(self), values)
+        return kernel
+
+
+class SEKernel(StationaryKernel):
+    """Squared exponential, also called RBF or Gaussian.
+
+    k(x, y) = exp(-r^2 / 2),  r = |x - y| / length_scale.
+
+    Infinitely differentiable. Rasmussen and Williams (2006), equation 4.9.
+    """
+
+    def profile(self, s: Array) -> Array:
+        return jnp.exp(-0.5 * s)
+
+
+RBFKernel = SEKernel
+
+
+class RationalQuadraticKernel(StationaryKernel):
+    """A scale mixture of squared exponentials.
+
+    k(x, y) = (1 + r^2 / (2 alpha))^-alpha,  r = |x - y| / length_scale,
+
+    evaluated as exp(-alpha log1p(r^2 / (2 alpha))), which keeps its digits as ``alpha`` grows and
+    tends to the squared exponential. Rasmussen and Williams (2006), equation 4.19.
+    """
+
+    alpha: Parameter = positive(1.0)
+
+    def profile(self, s: Array) -> Array:
+        return jnp.exp(-self.alpha * jnp.log1p(s / (2.0 * self.alpha)))
