@@ -1,10 +1,5 @@
 """The conditions of the suite: float64, strict promotion, checked shapes, warnings as errors."""
 
-import os
-
-# Each of the workers of pytest-xdist gets its share of the cores, and no more.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
-
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -18,7 +13,17 @@ with install_import_hook("kernax", "beartype.beartype"):
 
 
 @pytest.fixture
-def float32():
-    """A process without x64: what most users of JAX run."""
+def x64_off():
+    """The default precision of JAX: what most users run."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture
+def points():
+    """A fixed set of 2-D points, two of which coincide."""
+    import numpy as np
+
+    X = np.random.default_rng(7).normal(size=(6, 2))
+    X[4] = X[1]
+    return X

@@ -261,7 +261,8 @@ def short(value: Any, digits: str = ".10g") -> str:
     """A hyperparameter as text: ``67``, ``[1, 2]``, or its shape where it is long or traced."""
     if isinstance(value, Unit):
         return "1"
-    if isinstance(value, jax.core.Tracer) or np.size(value) > 8:
+    known = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer)
+    if not known or np.size(value) > 8:
         return f"{value.dtype.name}[{','.join(map(str, value.shape))}]"
     if np.ndim(value):
         return "[" + ", ".join(short(item, digits) for item in np.asarray(value)) + "]"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._errors import DTypeError, ShapeError
-from ._typing import Mask, Points
+from ._typing import Mask, OtherMask, Points
 
 
 def clean(X: Points, mask: Mask | None) -> tuple[Points, Mask]:
@@ -26,7 +26,7 @@ def clean(X: Points, mask: Mask | None) -> tuple[Points, Mask]:
     return jnp.where(real[:, None], X, stand_in[None, :]), real
 
 
-def mark(K: Array, real1: Mask, real2: Mask) -> Array:
+def mark(K: Array, real1: Mask, real2: OtherMask) -> Array:
     """NaN in padded rows and columns: how a kernel call shows them."""
     return jnp.where(real1[:, None] & real2[None, :], K, jnp.nan)
 
@@ -37,7 +37,7 @@ def as_identity(K: Float[Array, "n n"], real: Mask) -> Float[Array, "n n"]:
     return jnp.where(inside, K, jnp.eye(K.shape[0], dtype=K.dtype))
 
 
-def as_zeros(K: Float[Array, "n m"], real1: Mask, real2: Mask) -> Float[Array, "n m"]:
+def as_zeros(K: Float[Array, "n m"], real1: Mask, real2: OtherMask) -> Float[Array, "n m"]:
     """Zeros in padded rows and columns: a padded point is correlated with nothing."""
     return jnp.where(real1[:, None] & real2[None, :], K, 0.0)
 

@@ -7,9 +7,11 @@ constructor, and refuses what does not fit with a `FormatError` that names the p
 """
 
 import dataclasses
+import inspect
 import json
 import os
-import tempfile
+import secrets
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from . import gp as _gp
 from . import kernels as _kernels
-from ._errors import FormatError, KernaxError, ParameterError, PrecisionWarning
+from ._errors import FormatError, KernaxError, PrecisionWarning
 from ._module import Parameterised, Unit, check_value, rebuild_fields
 from ._parameters import constraint_of
 from ._typing import HostArray
@@ -30,13 +32,14 @@ from .kernels import AbstractKernel
 from .linalg import Dense
 
 FORMAT, VERSION = "kernax", 1
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 28
 MOST_DEPTH = 200
+DTYPES = ("float64", "float32", "int64", "int32", "bool")
 
-_CLASSES: tuple[type, ...] = (
-    *(c for c in vars(_kernels).values() if isinstance(c, type)),
-    *(c for c in vars(_gp).values() if isinstance(c, type)),
-    Dense,
+_CLASSES: tuple[type, ...] = tuple(
+    cls
+    for cls in (*vars(_kernels).values(), *vars(_gp).values(), Dense)
+    if isinstance(cls, type) and issubclass(cls, eqx.Module) and not inspect.isabstract(cls)
 )
 
 
@@ -47,58 +50,103 @@ def save(path: str | os.PathLike[str], model: Any, extra: dict[str, Any] | None 
     ``extra``: plain values kept beside it. The file appears whole or not at all. Raises
     `FormatError` for a function or an unknown class inside the model.
     """
+    if not isinstance(model, eqx.Module):
+        raise FormatError(
+            f"`model` is a {type(model).__name__}, expected a kernel, Gaussian process or "
+            "posterior. Fix: pass one of these."
+        )
     document = {
         "format": FORMAT,
         "version": VERSION,
-        "model": _encode(model, "model"),
+        "model": _encode(model, "model", 0),
         "extra": extra or {},
     }
-    write_text(path, json.dumps(document, indent=1, allow_nan=False))
+    try:
+        text = json.dumps(document, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"`extra` is not plain data: {error}. Fix: leave that out.") from error
+    write_text(path, text)
 
 
-def load(path: str | os.PathLike[str], classes: tuple[type, ...] = ()) -> Any:
+def load(
+    path: str | os.PathLike[str], classes: tuple[type, ...] = (), *, strict: bool = False
+) -> Any:
     """Read what `save` wrote. ``classes``: your own kernel or mean classes that the file may name.
 
-    Raises `FormatError` for anything that is not exactly such a file; warns `PrecisionWarning`
-    where it holds float64 and this process computes in float32.
+    Raises `FormatError` for anything that is not exactly such a file. Where it holds 64-bit
+    arrays and this process computes in 32 bits, warns `PrecisionWarning` with their paths, or
+    raises `FormatError` where ``strict``.
     """
-    return load_with_extra(path, classes)[0]
+    model, _, narrowed = _load(path, classes)
+    if narrowed:
+        text = (
+            f"{path} was saved in 64 bits, and this process computes in 32: {', '.join(narrowed)}. "
+            'Fix: jax.config.update("jax_enable_x64", True) before loading.'
+        )
+        if strict:
+            raise FormatError(text)
+        warnings.warn(text, PrecisionWarning, stacklevel=2)
+    return model
 
 
 def load_with_extra(
     path: str | os.PathLike[str], classes: tuple[type, ...] = ()
 ) -> tuple[Any, dict[str, Any]]:
     """The model and the plain values that were saved beside it."""
-    document = _read(path)
-    registry = {cls.__name__: cls for cls in (*_CLASSES, *classes)}
-    return _decode(document.get("model"), "model", registry, 0), document.get("extra", {})
+    return _load(path, classes)[:2]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file whole or not at all, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file whole or not at all: a temporary one beside it, then renamed."""
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        # Exclusively: what is there already, or a link planted there, is not ours to write to.
+        with open(temporary, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
+def _load(
+    path: str | os.PathLike[str], classes: tuple[type, ...]
+) -> tuple[Any, dict[str, Any], list[str]]:
+    """The model, what was saved beside it, and the paths of the arrays that lost digits."""
+    document = _read(path)
+    if set(document) != {"format", "version", "model", "extra"}:
+        raise FormatError(f"{path} has the parts {sorted(document)}. Fix: save the model again.")
+    model, extra = document["model"], document["extra"]
+    if not isinstance(model, dict) or not isinstance(extra, dict):
+        raise FormatError(f"{path} holds no model. Fix: save the model again.")
+    reader = _Reader({cls.__name__: cls for cls in (*_CLASSES, *classes)}, [])
+    decoded = reader.decode(model, "model", 0)
+    if not isinstance(decoded, eqx.Module):
+        raise FormatError(f"{path} holds no model. Fix: save the model again.")
+    return decoded, extra, reader.narrowed
+
+
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    size = os.path.getsize(path)
-    if size > MOST_BYTES:
+    with open(path, "rb") as file:
+        # The size first; and a device has none, so that the reading is bounded too.
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > MOST_BYTES else file.read(MOST_BYTES + 1)
+    if max(size, len(content)) > MOST_BYTES:
         raise FormatError(
-            f"{path} has {size} bytes, more than the {MOST_BYTES} a model may have. "
+            f"{path} has more than the {MOST_BYTES} bytes that a model may have. "
             "Fix: check that it is a model file."
         )
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(
             f"{path} is not a whole JSON file: {error}. Fix: save the model again."
@@ -106,7 +154,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise FormatError(f"{path} is not a Kernax model. Fix: pass a file written by save().")
     version = document.get("version")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise FormatError(f"{path} has no valid version ({version!r}). Fix: save it again.")
     if version > VERSION:
         raise FormatError(
@@ -116,18 +164,22 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return document
 
 
-def _encode(value: Any, path: str) -> Any:
+def _encode(value: Any, path: str, depth: int) -> Any:
+    if depth > MOST_DEPTH:
+        raise FormatError(f"{path} is nested too deeply. Fix: build the sum as a balanced tree.")
     if isinstance(value, Unit):
         return {"type": "unit"}
     if isinstance(value, _gp.Posterior):
-        return {"type": "Posterior", "fields": _posterior_fields(value, path)}
+        return {"type": "Posterior", "fields": _posterior_fields(value, path, depth)}
     if isinstance(value, eqx.Module):
         fields = {
-            field.name: _encode(getattr(value, field.name), f"{path}.{field.name}")
+            field.name: _encode(getattr(value, field.name), f"{path}.{field.name}", depth + 1)
             for field in dataclasses.fields(value)
         }
         return {"type": type(value).__name__, "fields": fields}
     if isinstance(value, jax.Array | np.ndarray):
+        if str(value.dtype) not in DTYPES:
+            raise FormatError(f"{path} has dtype {value.dtype}. Fix: use one of {DTYPES}.")
         array = np.asarray(value)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise FormatError(f"{path} is not finite. Fix: save a model with finite values.")
@@ -140,92 +192,142 @@ def _encode(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list):
-        return {"type": "tuple", "items": [_encode(v, f"{path}.{i}") for i, v in enumerate(value)]}
+        items = [_encode(item, f"{path}.{i}", depth + 1) for i, item in enumerate(value)]
+        return {"type": "tuple", "items": items}
     raise FormatError(
         f"{path} is a {type(value).__name__}, which cannot be saved as data. "
         "Fix: use a class with fields in its place."
     )
 
 
-def _posterior_fields(posterior: Any, path: str) -> dict[str, Any]:
+def _posterior_fields(posterior: Any, path: str, depth: int) -> dict[str, Any]:
     data = posterior.data
     real = np.ones(len(data.X), bool) if data.mask is None else np.asarray(data.mask)
     real = real & ~np.isnan(np.asarray(data.X)).any(axis=1)
     # Padding is left out: it does not change the posterior, and NaN is not JSON.
     kept = {"X": np.asarray(data.X)[real], "y": np.asarray(data.y)[real]}
     gp = posterior.gp
-    if gp.noise_variance.ndim:
-        gp = gp.replace() if real.all() else _with_noise(gp, np.asarray(gp.noise_variance)[real])
-    fields = {name: _encode(value, f"{path}.{name}") for name, value in kept.items()}
-    return fields | {
-        "gp": _encode(gp, f"{path}.gp"),
-        "column": data.column,
-        "shift": _encode(data.shift, f"{path}.shift"),
-    }
+    if gp.noise_variance.ndim and not real.all():
+        gp = _with_noise(gp, np.asarray(gp.noise_variance)[real])
+    kept |= {"gp": gp, "column": data.column, "shift": data.shift}
+    return {name: _encode(value, f"{path}.{name}", depth + 1) for name, value in kept.items()}
 
 
 def _with_noise(gp: Any, noise: HostArray) -> Any:
     return eqx.tree_at(lambda g: g.noise_variance, gp, jnp.asarray(noise))
 
 
-def _decode(node: Any, path: str, registry: dict[str, type], depth: int) -> Any:
-    if depth > MOST_DEPTH:
-        raise FormatError(f"{path} is nested too deeply. Fix: save the model again.")
-    if node is None or isinstance(node, bool | int | float | str):
-        return node
-    kind = node.get("type") if isinstance(node, dict) else None
-    if kind == "array":
-        return _decode_array(node, path)
-    if kind == "unit":
-        return Unit(1.0)
-    if kind == "tuple" and isinstance(node.get("items"), list):
-        return tuple(
-            _decode(item, f"{path}.{i}", registry, depth + 1)
-            for i, item in enumerate(node["items"])
-        )
-    cls = registry.get(kind) if isinstance(kind, str) else None
-    if cls is None or not isinstance(node.get("fields"), dict):
-        raise FormatError(
-            f"{path} has the unknown type {kind!r}. Fix: pass classes=(YourClass,) to load() if "
-            "it is your own."
-        )
-    values = {
-        name: _decode(item, f"{path}.{name}", registry, depth + 1)
-        for name, item in node["fields"].items()
-    }
-    if cls is _gp.Posterior:
-        return _decode_posterior(values, path)
-    return _build(cls, values, path)
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Decodes a tree with the classes it may name; ``narrowed`` collects what lost digits."""
+
+    registry: dict[str, type]
+    narrowed: list[str]
+
+    def decode(self, node: Any, path: str, depth: int) -> Any:
+        if depth > MOST_DEPTH:
+            raise FormatError(f"{path} is nested too deeply. Fix: save the model again.")
+        if node is None or isinstance(node, bool | int | float | str):
+            return node
+        kind = node.get("type") if isinstance(node, dict) else None
+        if kind == "array":
+            return self._array(node, path)
+        if kind == "unit":
+            return Unit(1.0)
+        if kind == "tuple" and isinstance(node.get("items"), list):
+            return tuple(
+                self.decode(item, f"{path}.{i}", depth + 1) for i, item in enumerate(node["items"])
+            )
+        cls = self.registry.get(kind) if isinstance(kind, str) else None
+        if cls is None or not isinstance(node.get("fields"), dict):
+            raise FormatError(
+                f"{path} has the unknown type {kind!r}. Fix: pass classes=(YourClass,) to load() "
+                "if it is your own."
+            )
+        values = {
+            name: self.decode(item, f"{path}.{name}", depth + 1)
+            for name, item in node["fields"].items()
+        }
+        try:
+            if cls is _gp.Posterior:
+                return _build_posterior(values, path)
+            return _build(cls, values, path)
+        except FormatError:
+            raise
+        except (KernaxError, AttributeError, TypeError, ValueError) as error:
+            raise FormatError(f"{path}: {error}") from error
+
+    def _array(self, node: dict[str, Any], path: str) -> Any:
+        name, shape, data = (node.get(key) for key in ("dtype", "shape", "data"))
+        try:
+            if name not in DTYPES:
+                raise ValueError(f"its dtype is {name!r}")
+            dtype = np.dtype(name)
+            # Exactly: NumPy would also take the text "1.5", and cut 1.5 to the integer 1.
+            numbers = {"b": {bool}, "i": {int}, "f": {int, float}}[dtype.kind]
+            if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
+                raise ValueError(f"its shape is {shape!r}")
+            if not isinstance(data, list) or not set(map(type, data)) <= numbers:
+                raise ValueError(f"its data are not all numbers of {dtype}")
+            if len(data) != int(np.prod(shape, dtype=object)):
+                raise ValueError(f"it has {len(data)} numbers for shape {tuple(shape)}")
+            array = np.asarray(data, dtype).reshape(shape)
+            target = jax.dtypes.canonicalize_dtype(dtype)
+            with np.errstate(over="ignore"):
+                rounded = array.astype(target)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise FormatError(f"{path} is not an array: {error}. Fix: save it again.") from error
+        if dtype.kind == "f" and not np.isfinite(rounded).all():
+            raise FormatError(f"{path} is not finite. Fix: save a model with finite values.")
+        if target != dtype:
+            self.narrowed.append(path)
+        return jnp.asarray(rounded)
 
 
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     _same_names(set(values), set(fields), path)
-    module = rebuild_fields(cls, values)
     for name, field in fields.items():
-        value, label = values[name], f"{path}.{name}"
-        expected = field.type if isinstance(field.type, type) else None
-        strict = expected is not None and issubclass(expected, AbstractKernel | int | tuple)
-        if expected is not None and strict and not isinstance(value, expected):
-            raise FormatError(
-                f"{label} is a {type(value).__name__}, expected {expected.__name__}. "
-                "Fix: save the model again."
-            )
-        for leaf in jax.tree.leaves(value) if not isinstance(value, eqx.Module) else ():
-            try:
-                check_value(leaf, constraint_of(field), label)
-            except ParameterError as error:
-                raise FormatError(f"{path}: {error}") from error
-        plain = isinstance(value, bool | int | float | str) and not isinstance(value, Unit)
-        if plain and not field.metadata.get("static", False):
-            raise FormatError(f"{label} is {value!r}, expected an array. Fix: save it again.")
-    try:
-        for parent in cls.__mro__ if isinstance(module, Parameterised) else ():
-            if "__check_init__" in parent.__dict__:
-                parent.__dict__["__check_init__"](module)
-    except (KernaxError, AttributeError, TypeError) as error:
-        raise FormatError(f"{path}: {error}") from error
+        label = f"{path}.{name}"
+        if field.metadata.get("static", False):
+            values[name] = _static(field, values[name], label)
+        else:
+            _check_dynamic(field, values[name], label)
+    module = rebuild_fields(cls, values)
+    for parent in cls.__mro__ if isinstance(module, Parameterised) else ():
+        if "__check_init__" in parent.__dict__:
+            parent.__dict__["__check_init__"](module)
+    if isinstance(module, _gp.GaussianProcess) and (
+        not callable(module.mean) or isinstance(module.mean, AbstractKernel)
+    ):
+        raise FormatError(f"{path}.mean is {module.mean!r}, expected a mean. Fix: save it again.")
     return module
+
+
+def _static(field: "dataclasses.Field[Any]", value: Any, label: str) -> Any:
+    """A static field's value, through the converter that the constructor would have used."""
+    converter = field.metadata.get("converter")
+    if any(eqx.is_array(leaf) for leaf in jax.tree.leaves(value)):
+        raise FormatError(f"{label} is an array, which it cannot be. Fix: save the model again.")
+    return value if converter is None else converter(value)
+
+
+def _check_dynamic(field: "dataclasses.Field[Any]", value: Any, label: str) -> None:
+    expected = field.type if isinstance(field.type, type) else object
+    if isinstance(value, Unit):
+        # What `ARDKernel` leaves behind of a length-scale.
+        fits = field.name == "length_scale"
+    elif issubclass(expected, AbstractKernel | jax.Array):
+        fits = isinstance(value, expected)
+    else:
+        fits = not isinstance(value, bool | int | float | str)
+    if not fits:
+        wanted = "array" if expected in (object, jax.Array) else expected.__name__
+        raise FormatError(
+            f"{label} is {type(value).__name__}, expected {wanted}. Fix: save the model again."
+        )
+    for leaf in jax.tree.leaves(value) if not isinstance(value, eqx.Module) else ():
+        check_value(leaf, constraint_of(field), label)
 
 
 def _same_names(found: set[str], expected: set[str], path: str) -> None:
@@ -237,38 +339,27 @@ def _same_names(found: set[str], expected: set[str], path: str) -> None:
         )
 
 
-def _decode_array(node: dict[str, Any], path: str) -> Any:
-    try:
-        dtype = np.dtype(node["dtype"])
-        shape = tuple(int(size) for size in node["shape"])
-        data = node["data"]
-        if dtype.kind not in "fib" or min(shape, default=0) < 0:
-            raise ValueError(f"dtype {dtype}, shape {shape}")
-        if not isinstance(data, list) or len(data) != int(np.prod(shape, dtype=object)):
-            raise ValueError(f"{len(data)} numbers for shape {shape}")
-        array = np.asarray(data, dtype).reshape(shape)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"{path} is not an array: {error}. Fix: save it again.") from error
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise FormatError(f"{path} is not finite. Fix: save a model with finite values.")
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-        import warnings
-
-        warnings.warn(
-            f"{path} was saved as {dtype} and is loaded in 32 bits. Fix: "
-            'jax.config.update("jax_enable_x64", True) before loading.',
-            PrecisionWarning,
-            stacklevel=2,
-        )
-    return jnp.asarray(array, jax.dtypes.canonicalize_dtype(dtype))
-
-
-def _decode_posterior(values: dict[str, Any], path: str) -> Any:
+def _build_posterior(values: dict[str, Any], path: str) -> Any:
     _same_names(set(values), {"X", "y", "gp", "column", "shift"}, path)
-    X, y, gp = values["X"], values["y"], values["gp"]
-    if not isinstance(gp, _gp.GaussianProcess) or np.ndim(X) != 2 or np.shape(y) != np.shape(X)[:1]:
+    X, y, gp, column, shift = (values[name] for name in ("X", "y", "gp", "column", "shift"))
+    if not isinstance(gp, _gp.GaussianProcess):
+        raise FormatError(f"{path}.gp is not a Gaussian process. Fix: save the model again.")
+    arrays = isinstance(X, jax.Array) and isinstance(y, jax.Array)
+    if not arrays or X.ndim != 2 or X.shape[1] == 0 or y.shape != X.shape[:1]:
         raise FormatError(
             f"{path}: X has shape {np.shape(X)} and y {np.shape(y)}, expected (n, d) and (n,). "
             "Fix: save the model again."
         )
-    return condition(gp, Data(X, y, None, True, bool(values["column"]), values["shift"]))
+    if gp.noise_variance.shape not in ((), y.shape):
+        raise FormatError(
+            f"{path}.gp.noise_variance has shape {gp.noise_variance.shape} for {len(y)} points. "
+            "Fix: save the model again."
+        )
+    numbers = isinstance(shift, tuple) and all(isinstance(s, float | int) for s in shift)
+    if not isinstance(column, bool) or not (
+        shift is None or (numbers and len(shift) == X.shape[1] and np.isfinite(shift).all())
+    ):
+        raise FormatError(
+            f"{path} has column {column!r} and shift {shift!r}. Fix: save the model again."
+        )
+    return condition(gp, Data(X, y, None, True, column, shift))

@@ -1,9 +1,11 @@
 """Pictures of Gaussian processes, drawn with matplotlib (the ``plot`` extra)."""
 
+import io
 from typing import Any
 
 import numpy as np
 
+from . import io as _io
 from ._errors import MissingExtraError
 from .gp import Posterior
 from .kernels import AbstractKernel, SumKernel
@@ -21,9 +23,16 @@ def figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def as_png(fig: Any) -> bytes:
+    """The figure as the content of a PNG file."""
+    content = io.BytesIO()
+    fig.savefig(content, dpi=130, format="png")
+    return content.getvalue()
+
+
 def save_figure(fig: Any, path: Any) -> None:
     """Write the figure as a PNG."""
-    fig.savefig(path, dpi=130, format="png")
+    _io.write_bytes(path, as_png(fig))
 
 
 def summands(kernel: AbstractKernel) -> list[AbstractKernel]:

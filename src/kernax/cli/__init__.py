@@ -1,8 +1,12 @@
 """The command line: ``kernax demo | fit | predict | kernels``."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -14,45 +18,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # For this process only: the library itself never changes it.
     jax.config.update("jax_enable_x64", True)
-    from .._errors import KernaxError
+    from .._errors import KernaxError, KernaxWarning
     from . import _commands, _demo
 
-    _commands.install_warnings()
-    run = {
+    command = {
         "demo": _demo.run_demo,
         "fit": _commands.run_fit,
         "predict": _commands.run_predict,
         "kernels": _commands.run_kernels,
     }[options.command]
     try:
-        return run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", KernaxWarning)
+            warnings.showwarning = _commands.warn_in_one_line
+            return command(options)
     except KeyboardInterrupt:
         print("kernax: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (KernaxError, OSError) as error:
-        if options.debug:
-            raise
-        text = " ".join(str(error).split())
-        print(f"kernax: error: {text}", file=sys.stderr)
-        return BAD_INPUT
+    except BrokenPipeError:
+        raise  # nobody reads any more: no error of ours
+    except KernaxError as error:
+        text = str(error)
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+    if options.debug:
+        traceback.print_exc()
+    print(f"kernax: error: {' '.join(text.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage."""
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message}. Fix: see `{self.prog} --help`.\n")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= {low}")
+        return value
+
+    return convert
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    writing = argparse.ArgumentParser(add_help=False)
+    writing = _Parser(add_help=False)
     writing.add_argument("--force", action="store_true", help="overwrite existing files")
     writing.add_argument("--quiet", action="store_true", help="no progress line")
-    reading = argparse.ArgumentParser(add_help=False)
+    reading = _Parser(add_help=False)
     reading.add_argument(
         "--bad-rows",
         choices=("stop", "drop"),
         default="stop",
         help="what to do with cells that are not numbers",
     )
-    parser = argparse.ArgumentParser(
-        prog="kernax", description="Gaussian processes for tables of measurements."
-    )
+    parser = _Parser(prog="kernax", description="Gaussian processes for tables of measurements.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
@@ -75,9 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--mean", choices=("zero", "constant", "linear"), default="constant")
     fit.add_argument("--noise", type=float, help="noise variance to start from")
     fit.add_argument("--fix", action="append", default=[], help="hyperparameter that stays")
-    fit.add_argument("--restarts", type=int, default=0, help="further random starts")
-    fit.add_argument("--seed", type=int, default=0, help="of the random starts")
-    fit.add_argument("--max-steps", type=int, default=500)
+    fit.add_argument("--restarts", type=_whole(0, 10**6), default=0, help="further random starts")
+    fit.add_argument("--seed", type=_whole(0, 2**32 - 1), default=0, help="of the random starts")
+    fit.add_argument("--max-steps", type=_whole(0, 10**9), default=500)
     fit.add_argument("--save", help="file for the model, JSON")
 
     predict = commands.add_parser(
@@ -94,4 +123,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def run() -> None:
     """The entry point of the installed command."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `kernax kernels | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

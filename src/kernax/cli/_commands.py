@@ -2,8 +2,8 @@
 
 import argparse
 import inspect
+import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,25 @@ INTERRUPTED = 130
 
 
 def refuse_existing(paths: list[str | None], force: bool) -> None:
-    """Before any work: no output may be lost, and each must have a folder to go to."""
-    for path in filter(None, paths):
-        if Path(path).exists() and not force:
+    """Before any work: no file may be lost."""
+    given = [Path(path).resolve() for path in paths if path]
+    if len(set(given)) < len(given):
+        raise ParameterError(f"two outputs go to {given[0]}. Fix: give each its own name.")
+    for path in given:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a file. Fix: choose another name.")
+        if path.exists() and not force:
             raise InputError(f"{path} exists. Fix: choose another name, or pass --force.")
-        if not Path(path).resolve().parent.is_dir():
+
+
+def need_folders(paths: list[str | None]) -> None:
+    """Before any work: each output must have a folder to go to."""
+    for path in filter(None, paths):
+        folder = Path(path).resolve().parent
+        if not folder.is_dir():
             raise InputError(f"the folder of {path} does not exist. Fix: make it first.")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"the folder of {path} cannot be written to. Fix: choose another.")
 
 
 def need_plotting() -> None:
@@ -38,15 +51,18 @@ def need_plotting() -> None:
 def run_fit(options: argparse.Namespace) -> int:
     """Fit a Gaussian process to a table, print what was found, save the model."""
     refuse_existing([options.save], options.force)
+    need_folders([options.save])
     kernel = parse_kernel(options.kernel)
-    priors = dict(parse_prior(text) for text in options.prior)
+    priors = _priors(options.prior)
+    if options.output in options.input:
+        raise ParameterError(f"column '{options.output}' is both --input and --output.")
     table = read_table(options.data)
     inputs, dates = _inputs(table, options.input, options.bad_rows == "drop")
     output = read_numbers(table, options.output, dates=False, drop_bad=options.bad_rows == "drop")
     X = np.stack([column.values for column in inputs], axis=1)
     y = output.values
     known = np.isfinite(X).all(axis=1) & np.isfinite(y)
-    _say_dropped(table, [*inputs, output], known)
+    _say_left_out(table, "dropped", [*inputs, output], known)
     if not known.any():
         raise FormatError(f"{table.path} has no row with all of its values. Fix: fill in some.")
     X, y = X[known], y[known]
@@ -79,44 +95,43 @@ def run_fit(options: argparse.Namespace) -> int:
 def run_predict(options: argparse.Namespace) -> int:
     """Forecast the rows of a table with a saved model."""
     refuse_existing([options.out, options.plot], options.force)
+    need_folders([options.out, options.plot])
     if options.plot:
         need_plotting()
-    posterior, extra = io.load_with_extra(options.model)
-    names, dates = extra.get("input"), extra.get("dates")
-    if not isinstance(posterior, Posterior) or not isinstance(names, list) or not dates:
-        raise FormatError(
-            f"{options.model} does not hold a model written by `kernax fit --save`. "
-            "Fix: fit and save one."
-        )
+    posterior, names, dates, output = _load(options.model)
     if options.plot and len(names) != 1:
         raise ParameterError(f"--plot needs one input column, the model has {len(names)}.")
     table = read_table(options.data)
     drop = options.bad_rows == "drop"
     columns = [
-        read_numbers(table, name, dates=bool(is_date), drop_bad=drop)
+        read_numbers(table, name, dates=is_date, drop_bad=drop)
         for name, is_date in zip(names, dates, strict=True)
     ]
     X = np.stack([column.values for column in columns], axis=1)
-    _say_dropped(table, columns, np.isfinite(X).all(axis=1), kept=True)
+    _say_left_out(table, "no forecast for", columns, np.isfinite(X).all(axis=1))
     mean = np.asarray(posterior.mean(X)).ravel()
     std = np.sqrt(np.asarray(posterior.variance(X, observation=True)).ravel())
     header = [*names, "mean", "std", "lower", "upper"]
     text = format_table(
-        header, [*(table.column(name) for name in names), *forecast_cells(mean, std)]
+        header, [*(table.plain(name) for name in names), *forecast_cells(mean, std)]
     )
+    picture = None
+    if options.plot:
+        from .. import plot
+
+        train = (np.asarray(posterior.data.X)[:, 0], np.asarray(posterior.data.y))
+        labels = (f"{names[0]} (decimal years)" if dates[0] else names[0], output)
+        real = np.isfinite(mean)
+        fig = plot.prediction_figure(train, X[real, 0], mean[real], std[real], labels)
+        picture = plot.as_png(fig)
+    # Written last, so that an error leaves nothing behind.
     if options.out:
         io.write_text(options.out, text)
         print(f"{len(mean)} forecasts written to {options.out}")
     else:
         print(text, end="")
-    if options.plot:
-        from .. import plot
-
-        train = (np.asarray(posterior.data.X)[:, 0], np.asarray(posterior.data.y))
-        labels = (names[0], str(extra.get("output", "")))
-        real = np.isfinite(mean)
-        fig = plot.prediction_figure(train, X[real, 0], mean[real], std[real], labels)
-        plot.save_figure(fig, options.plot)
+    if picture is not None:
+        io.write_bytes(options.plot, picture)
         print(f"picture written to {options.plot}", file=sys.stderr)
     return 0
 
@@ -133,6 +148,30 @@ def run_kernels(options: argparse.Namespace) -> int:
     return 0
 
 
+def _priors(texts: list[str]) -> dict[str, Any]:
+    priors: dict[str, Any] = {}
+    for path, prior in map(parse_prior, texts):
+        if path in priors:
+            raise ParameterError(f"two priors for '{path}'. Fix: name each hyperparameter once.")
+        priors[path] = prior
+    return priors
+
+
+def _load(path: str) -> tuple[Posterior, list[str], list[bool], str]:
+    """The model, the names of its input columns, which of them hold dates, its output column."""
+    posterior, extra = io.load_with_extra(path)
+    names, dates, output = (extra.get(key) for key in ("input", "dates", "output"))
+    whole = isinstance(posterior, Posterior) and isinstance(output, str)
+    for values, kind in ((names, str), (dates, bool)):
+        whole = whole and isinstance(values, list) and len(values) == posterior.data.X.shape[1]
+        whole = whole and all(isinstance(value, kind) for value in values or ())
+    if not whole:
+        raise FormatError(
+            f"{path} does not hold a model written by `kernax fit --save`. Fix: fit and save one."
+        )
+    return posterior, list(names or ()), list(dates or ()), str(output)
+
+
 def _inputs(table: Table, names: list[str], drop: bool) -> tuple[list[Any], list[bool]]:
     if len(set(names)) < len(names):
         raise ParameterError(f"--input names a column twice: {', '.join(names)}.")
@@ -140,16 +179,13 @@ def _inputs(table: Table, names: list[str], drop: bool) -> tuple[list[Any], list
     return columns, [column.dates for column in columns]
 
 
-def _say_dropped(table: Table, columns: list[Any], known: Any, *, kept: bool = False) -> None:
-    bad = {index for column in columns for index in column.bad}
-    missing = int((~known).sum()) - len(bad)
-    what = "have no forecast" if kept else "were dropped"
-    if bad:
-        print(
-            f"{table.path}: {len(bad)} rows with cells that are not numbers {what}", file=sys.stderr
-        )
-    if missing:
-        print(f"{table.path}: {missing} rows with missing values {what}", file=sys.stderr)
+def _say_left_out(table: Table, what: str, columns: list[Any], known: Any) -> None:
+    bad = len({index for column in columns for index in column.bad})
+    missing = int((~known).sum()) - bad
+    for count, reason in ((bad, "cells that are not numbers"), (missing, "missing values")):
+        if count:
+            rows = "row" if count == 1 else "rows"
+            print(f"{table.path}: {what} {count} {rows} with {reason}", file=sys.stderr)
 
 
 def _noise(given: float | None, y: Any) -> float:
@@ -175,7 +211,3 @@ def _key(seed: int) -> Any:
 def warn_in_one_line(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
     """Warnings for a terminal: no source line."""
     print(f"kernax: warning: {message}", file=sys.stderr)
-
-
-def install_warnings() -> None:
-    warnings.showwarning = warn_in_one_line

@@ -68,7 +68,6 @@ def run_demo(options: argparse.Namespace) -> int:
     """Fit the Mauna Loa kernel twice, compare three forecasts, write a table and a picture."""
     out = Path(options.out)
     csv_path, png_path = out / "forecast.csv", out / "forecast.png"
-    out.mkdir(parents=True, exist_ok=True)
     refuse_existing([str(csv_path), str(png_path)], options.force)
     need_plotting()
     source = importlib.resources.files("kernax") / "data" / "mauna_loa_co2_weekly.csv"
@@ -100,6 +99,7 @@ def run_demo(options: argparse.Namespace) -> int:
     _print_table(rows)
 
     weeks = np.flatnonzero(t >= SPLIT)
+    out.mkdir(parents=True, exist_ok=True)
     mean = np.asarray(posterior.mean(t[weeks]))
     std = np.sqrt(np.asarray(posterior.variance(t[weeks], observation=True)))
     write_table(

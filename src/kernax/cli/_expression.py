@@ -5,6 +5,7 @@ that is not in the catalogue, or any other construct, is an error that says wher
 """
 
 import ast
+import dataclasses
 import math
 import operator
 from collections.abc import Callable
@@ -125,10 +126,9 @@ def _walk(node: ast.AST, names: dict[str, Any], kind: str) -> Any:
                 )
             if any(keyword.arg is None for keyword in keywords):
                 raise InputError(f"'**' inside {name}(...) is not allowed in a {kind} expression.")
-            return known[name](
-                *(_walk(argument, names, kind) for argument in arguments),
-                **{str(k.arg): _walk(k.value, names, kind) for k in keywords},
-            )
+            positional = [_walk(argument, names, kind) for argument in arguments]
+            named = {str(k.arg): _walk(k.value, names, kind) for k in keywords}
+            return _call(name, known[name], positional, named)
         case ast.Name(id=name):
             raise InputError(
                 f"'{name}' stands alone in a {kind} expression. Fix: write it with its "
@@ -138,6 +138,25 @@ def _walk(node: ast.AST, names: dict[str, Any], kind: str) -> Any:
         f"{type(node).__name__} is not allowed in a {kind} expression. "
         "Fix: use names, numbers, + - * ** and brackets."
     )
+
+
+def _call(name: str, function: Any, positional: list[Any], named: dict[str, Any]) -> Any:
+    if name in PRIORS:
+        # Otherwise a negative scale passes here, and shows as a loss that is not finite.
+        return function(*positional, **named, validate_args=True)
+    value = function(*positional, **named)
+    for field in dataclasses.fields(value) if isinstance(value, AbstractKernel) else ():
+        inside = getattr(value, field.name)
+        if isinstance(inside, AbstractKernel) and not issubclass(_plain(field), AbstractKernel):
+            raise InputError(
+                f"`{field.name}` of {name}(...) is the kernel {inside!r}, expected a number. "
+                "Fix: see `kernax kernels`."
+            )
+    return value
+
+
+def _plain(field: "dataclasses.Field[Any]") -> type:
+    return field.type if isinstance(field.type, type) else object
 
 
 def _combine(op: type[ast.AST], left: Any, right: Any) -> Any:

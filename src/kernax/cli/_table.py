@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import datetime
 import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,16 @@ class Table:
     header: tuple[str, ...]
     cells: tuple[tuple[str, ...], ...]
     rows: tuple[int, ...]
+    decimal_comma: bool = False
+
+    def plain(self, name: str) -> list[str]:
+        """The cells of a column, numbers with a decimal comma rewritten with a point."""
+        return [
+            cell.replace(",", ".")
+            if "," in cell and _number(cell, self.decimal_comma) is not None
+            else cell
+            for cell in self.column(name)
+        ]
 
     def column(self, name: str) -> list[str]:
         if name not in self.header:
@@ -44,14 +56,14 @@ def read_table(path: str) -> Table:
         raise FormatError(
             f"{path} is not UTF-8 text: {error.reason}. Fix: save as UTF-8."
         ) from error
-    lines = text.splitlines()
-    if not any(line.strip() for line in lines):
+    if not text.strip():
         raise FormatError(f"{path} is empty. Fix: pass a file with a header and rows.")
-    delimiter = max((",", ";", "\t"), key=lines[0].count) if lines[0] else ","
+    first = next(line for line in text.split("\n") if line.strip())
+    delimiter = max((",", ";", "\t"), key=re.sub('"[^"]*"', "", first).count)
     header: tuple[str, ...] | None = None
     cells, numbers = [], []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    for row in reader:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for row in _rows(path, reader):
         if not any(cell.strip() for cell in row) and len(row) < 2:
             continue
         values = tuple(cell.strip() for cell in row)
@@ -67,7 +79,16 @@ def read_table(path: str) -> Table:
             numbers.append(reader.line_num)
     if header is None or not cells:
         raise FormatError(f"{path} has a header but no rows. Fix: pass a file with data.")
-    return Table(path, header, tuple(cells), tuple(numbers))
+    return Table(path, header, tuple(cells), tuple(numbers), decimal_comma=delimiter != ",")
+
+
+def _rows(path: str, reader: Any) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise FormatError(
+            f"{path}: row {reader.line_num} is not CSV: {error}. Fix: correct that row."
+        ) from error
 
 
 def _checked_header(path: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -91,18 +112,18 @@ class Numbers:
 def read_numbers(table: Table, name: str, *, dates: bool | None, drop_bad: bool) -> Numbers:
     """A column of numbers, or of ISO dates as decimal years.
 
-    ``dates`` says which of the two it must be; None takes dates where every cell is one. A cell
+    ``dates`` says which of the two it must be; None takes dates where most cells are. A cell
     that is neither raises `InputError` with its row, or is listed in ``bad`` where ``drop_bad``.
     """
     column = table.column(name)
     known = [cell for cell in column if cell.lower() not in MISSING]
     if dates is None:
-        dates = bool(known) and all(_decimal_year(cell) is not None for cell in known[:20])
+        dates = 2 * sum(_decimal_year(cell) is not None for cell in known) > len(known)
     values, bad = np.full(len(column), np.nan), []
     for index, cell in enumerate(column):
         if cell.lower() in MISSING:
             continue
-        number = _decimal_year(cell) if dates else _number(cell)
+        number = _decimal_year(cell) if dates else _number(cell, table.decimal_comma)
         if number is not None and np.isfinite(number):
             values[index] = number
         elif drop_bad:
@@ -116,13 +137,12 @@ def read_numbers(table: Table, name: str, *, dates: bool | None, drop_bad: bool)
     return Numbers(values, dates, tuple(bad))
 
 
-def _number(cell: str) -> float | None:
+def _number(cell: str, decimal_comma: bool) -> float | None:
+    # Where the comma separates cells, one inside a cell may as well separate thousands.
+    if decimal_comma and cell.count(",") == 1 and "." not in cell:
+        cell = cell.replace(",", ".")
     try:
-        return float(cell)
-    except ValueError:
-        pass
-    try:
-        return float(cell.replace(",", ".")) if cell.count(",") == 1 and "." not in cell else None
+        return None if "_" in cell else float(cell)
     except ValueError:
         return None
 
@@ -132,11 +152,11 @@ def _decimal_year(cell: str) -> float | None:
         return None
     try:
         moment = datetime.datetime.fromisoformat(cell)
-    except ValueError:
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
         return None
-    day = (
-        moment - datetime.datetime.combine(moment, datetime.time(), moment.tzinfo)
-    ).total_seconds()
+    day = (moment - datetime.datetime.combine(moment, datetime.time())).total_seconds()
     julian = moment.toordinal() + 1721424.5 + day / 86400.0
     return float(2000.0 + (julian - 2451545.0) / 365.25)
 

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from .._errors import ShapeError
 from .._module import Unit, field_values, rebuild_fields, short
 from .._parameters import positive_integer
-from .._typing import Matrix, OtherPoints, Point, PointOrPoints, Points, Scalar
+from .._typing import Matrix, OtherPointOrPoints, OtherPoints, Point, PointOrPoints, Points, Scalar
 from ._base import AbstractKernel, subkernels
 from ._elementary import ConstantKernel
 
@@ -28,7 +28,7 @@ class CompositeKernel(AbstractKernel):
     """Base of the kernels made of other kernels."""
 
     @abc.abstractmethod
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         """The rule, for points and for sets of points alike."""
 
     def pairwise(self, x: Point, y: Point) -> Scalar:
@@ -71,7 +71,7 @@ class WrapperKernel(CompositeKernel):
 
     inner_kernel: AbstractKernel = eqx.field(converter=lambda value: as_kernel(value))
 
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         return call(self.inner_kernel, x, y)
 
 
@@ -83,7 +83,7 @@ class _PairKernel(OperatorKernel):
 class SumKernel(_PairKernel):
     """k(x, y) = left(x, y) + right(x, y): independent functions added."""
 
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         return call(self.left_kernel, x, y) + call(self.right_kernel, x, y)
 
     def sign(self) -> int:
@@ -94,7 +94,7 @@ class SumKernel(_PairKernel):
 class ProductKernel(_PairKernel):
     """k(x, y) = left(x, y) * right(x, y)."""
 
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         return call(self.left_kernel, x, y) * call(self.right_kernel, x, y)
 
     def sign(self) -> int:
@@ -104,7 +104,7 @@ class ProductKernel(_PairKernel):
 class NegKernel(OperatorKernel, WrapperKernel):
     """k(x, y) = -inner(x, y): a term of a difference, not a covariance by itself."""
 
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         return -call(self.inner_kernel, x, y)
 
     def sign(self) -> int:
@@ -116,7 +116,7 @@ class PowerKernel(OperatorKernel, WrapperKernel):
 
     exponent: int = positive_integer()
 
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         return jax.lax.integer_pow(call(self.inner_kernel, x, y), self.exponent)
 
     def sign(self) -> int:

@@ -4,7 +4,16 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._parameters import positive, real
-from .._typing import Matrix, OtherPoints, Parameter, Point, PointOrPoints, Points, Scalar
+from .._typing import (
+    Matrix,
+    OtherPointOrPoints,
+    OtherPoints,
+    Parameter,
+    Point,
+    PointOrPoints,
+    Points,
+    Scalar,
+)
 from ._base import AbstractKernel
 from ._pairs import check_per_dimension, inner_product
 
@@ -28,7 +37,7 @@ class LinearKernel(AbstractKernel):
     def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
         return self._evaluate(X, Y)
 
-    def _evaluate(self, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         check_per_dimension(self.offset, x.shape[-1], "offset")
         offset = jnp.broadcast_to(self.offset, (x.shape[-1],))
         offset = offset if x.ndim == 1 else offset[None, :]

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from .. import _inputs, _padding
 from .._errors import ShapeError
 from .._module import Structure, flatten, prepared
-from .._typing import Mask, Matrix, Points, Vector
+from .._typing import Mask, Matrix, OtherPoints, Points, Vector
 
 if TYPE_CHECKING:
     from ._base import AbstractKernel
@@ -143,7 +143,7 @@ def same_points(kernel: "AbstractKernel", X: Points, mask: Mask | None, finite: 
     return _padding.mark(covariance(kernel, clean), real, real)
 
 
-def two_sets(kernel: "AbstractKernel", X: Points, Y: Points, finite: bool) -> Matrix:
+def two_sets(kernel: "AbstractKernel", X: Points, Y: OtherPoints, finite: bool) -> Matrix:
     """K(X, Y), without white noise; NaN where there is padding."""
     if finite:
         return kernel.matrix(X, Y)

@@ -6,14 +6,14 @@ a Gram matrix, exactly symmetric, without an (n, m, d) temporary.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._errors import ShapeError
-from .._typing import PointOrPoints, Points
+from .._typing import OtherPointOrPoints, PointOrPoints, Points
 
 MOST_UNROLLED = 64  # beyond, compiling the written-out sum takes longer than it saves
 
@@ -21,7 +21,7 @@ MOST_UNROLLED = 64  # beyond, compiling the written-out sum takes longer than it
 def pair_sum(
     term: Callable[[Array, Array], Array],
     x: PointOrPoints,
-    y: PointOrPoints,
+    y: OtherPointOrPoints,
     factor: Array | None = None,
 ) -> Array:
     """sum_j term(factor_j x_j, factor_j y_j) for two points, or for all pairs of two sets.
@@ -58,7 +58,7 @@ def _coordinates(x: Points, factors: Array) -> Array:
     return jax.lax.dot_general(jnp.diag(factors), x, (((1,), (1,)), ((), ())), precision="highest")
 
 
-def squared_distance(x: PointOrPoints, y: PointOrPoints, length_scale: Array) -> Array:
+def squared_distance(x: PointOrPoints, y: OtherPointOrPoints, length_scale: Array) -> Array:
     """|(x - y) / length_scale|^2, for a scalar length-scale or one per dimension.
 
     Differences come first and scaling after, since x / l - y / l loses digits far from the
@@ -75,12 +75,28 @@ def squared_distance(x: PointOrPoints, y: PointOrPoints, length_scale: Array) ->
     if length_scale.ndim == 0:
         total = pair_sum(lambda a, b: jnp.square(a - b), x, y, power)
         return jnp.minimum(total, cap) * weight
-    weights = iter(weight if x.shape[-1] <= MOST_UNROLLED else [weight])
-    total = pair_sum(lambda a, b: jnp.minimum(jnp.square(a - b), cap) * next(weights), x, y, power)
+    weights = per_term(weight)
+
+    def term(a: Array, b: Array) -> Array:
+        square = jnp.minimum(jnp.square(a - b), cap)
+        return square * next(weights)(square)
+
+    total = pair_sum(term, x, y, power)
     return jnp.minimum(total, cap)
 
 
-def inner_product(x: PointOrPoints, y: PointOrPoints) -> Array:
+def per_term(values: Array) -> Iterator[Callable[[Array], Array]]:
+    """One value per dimension (d,), in the form that the terms of `pair_sum` want them.
+
+    Each item, called with what a term computes, gives that coordinate's value, or for long sums
+    all values along the last axis.
+    """
+    if values.shape[0] <= MOST_UNROLLED:
+        return iter([lambda _, value=value: value for value in values])
+    return iter([lambda term: values.reshape((1,) * (term.ndim - 1) + (-1,))])
+
+
+def inner_product(x: PointOrPoints, y: OtherPointOrPoints) -> Array:
     """x . y; a matrix product where that is the faster way."""
     if x.ndim == 2 and x.shape[-1] > MOST_UNROLLED:
         return jnp.matmul(x, y.T, precision="highest")

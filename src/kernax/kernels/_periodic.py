@@ -8,9 +8,18 @@ from jaxtyping import Array
 
 from .._module import field_values, rebuild_fields
 from .._parameters import positive
-from .._typing import Matrix, OtherPoints, Parameter, Point, PointOrPoints, Points, Scalar
+from .._typing import (
+    Matrix,
+    OtherPointOrPoints,
+    OtherPoints,
+    Parameter,
+    Point,
+    PointOrPoints,
+    Points,
+    Scalar,
+)
 from ._base import AbstractKernel
-from ._pairs import check_per_dimension, pair_sum
+from ._pairs import check_per_dimension, pair_sum, per_term
 
 
 class PeriodicKernel(AbstractKernel):
@@ -41,18 +50,18 @@ class PeriodicKernel(AbstractKernel):
         kernel: AbstractKernel = rebuild_fields(type(self), values)
         return kernel
 
-    def _evaluate(self, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         d = x.shape[-1]
         check_per_dimension(self.length_scale, d, "length_scale")
         check_per_dimension(self.period, d, "period")
         period = jnp.broadcast_to(self.period, (d,))
         weight = jnp.broadcast_to(1.0 / self.length_scale, (d,))
         rows = period if x.ndim == 1 else period[None, :]
-        columns = iter(zip(period, weight, strict=True)) if d <= 64 else iter([(period, weight)])
+        periods, weights = per_term(period), per_term(weight)
 
         def term(a: Array, b: Array) -> Array:
-            p, w = next(columns)
             difference = a - b
+            p, w = next(periods)(difference), next(weights)(difference)
             phase = (difference - p * jnp.round(difference / p)) / p
             return jnp.square(jnp.sin(jnp.pi * phase) * w)
 

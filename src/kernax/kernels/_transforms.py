@@ -12,7 +12,7 @@ from jaxtyping import Array
 from .._errors import ParameterError, ShapeError
 from .._module import Unit
 from .._parameters import positive
-from .._typing import Parameter, PointOrPoints
+from .._typing import OtherPointOrPoints, Parameter, PointOrPoints
 from ._base import AbstractKernel
 from ._compose import Call, TransparentKernel, WrapperKernel, as_kernel
 
@@ -49,7 +49,7 @@ class ActiveDimsKernel(TransparentKernel, WrapperKernel):
 
     active_dims: tuple[int, ...] = eqx.field(static=True, converter=_as_dims)
 
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         for points in (x, y):
             self._check(points.shape[-1])
         return call(self.inner_kernel, self._chosen(x), self._chosen(y))
@@ -59,7 +59,7 @@ class ActiveDimsKernel(TransparentKernel, WrapperKernel):
         inner = self.inner_kernel.rescaled(self._chosen(length_scales))
         return ActiveDimsKernel(inner, self.active_dims)
 
-    def _chosen(self, x: PointOrPoints) -> PointOrPoints:
+    def _chosen(self, x: PointOrPoints) -> Array:
         # Slices fuse into the pairs; a gather would not.
         return jnp.stack([x[..., dim] for dim in self.active_dims], axis=-1)
 
@@ -98,7 +98,7 @@ class ARDKernel(TransparentKernel, WrapperKernel):
                 "Fix: pass a list, for instance [1.0, 2.0]."
             )
 
-    def compose(self, call: Call, x: PointOrPoints, y: PointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         for points, name in ((x, "x1"), (y, "x2")):
             if self.length_scales.shape != points.shape[-1:]:
                 raise ShapeError(
