@@ -13,107 +13,132 @@ from tests.table import CASES, NAMES, POSITIVE, gram_reference
 
 EPS = np.finfo(float).eps
 every = pytest.mark.parametrize("name", NAMES)
+# Where it is the call that is tested and not the kernel.
+some = pytest.mark.parametrize("name", ["matern52", "noise times a kernel", "a user's wrapper"])
+
+
+@pytest.fixture
+def X():
+    """Points in the plane, two of which coincide; not a multiple of a vector register."""
+    X = np.random.default_rng(1).normal(size=(19, 2)) * 1.3
+    X[4] = X[1]
+    return X
 
 
 @every
-def test_matrices_are_the_formula(name, points):
+def test_matrices_are_the_formula(name, X):
+    case = CASES[name]
+    k, other = case.kernel, X[:3] + 0.25
+    expected, cross = gram_reference(case, X), gram_reference(case, X, other)
+    tol = dict(rtol=1e-12, atol=40 * EPS * np.abs(expected).max())
+    K = np.asarray(k.gram(X))
+    np.testing.assert_allclose(K, expected, **tol)
+    np.testing.assert_array_equal(K, K.T)
+    np.testing.assert_allclose(k.gram(X, other), cross, **tol)
+    np.testing.assert_allclose(k.diagonal(X), np.diag(expected), **tol)
+    np.testing.assert_allclose(np.diag(K), k.diagonal(X), rtol=0, atol=4 * EPS * K.max())
+    pair = jax.jit(lambda k, x, y: k.pairwise(x, y))(k, *jnp.asarray([X[1], other[0]]))
+    np.testing.assert_allclose(pair, cross[1, 0], **tol)
+    if name in POSITIVE:
+        assert k.sign() == 1
+        assert np.linalg.eigvalsh(K)[0] >= -len(X) * EPS * np.trace(K)
+
+
+@some
+def test_each_form_of_call_gives_its_shape(name, points):
     case = CASES[name]
     k, other = case.kernel, points[:3] + 0.25
-    scale = np.abs(gram_reference(case, points)).max()
-    tol = dict(rtol=1e-12, atol=40 * EPS * scale)
-    np.testing.assert_allclose(k.gram(points), gram_reference(case, points), **tol)
-    np.testing.assert_allclose(k(points), gram_reference(case, points), **tol)
-    np.testing.assert_allclose(k.gram(points, points), gram_reference(case, points, points), **tol)
-    cross = gram_reference(case, points, other)
+    K, cross = gram_reference(case, points), gram_reference(case, points, other)
+    tol = dict(rtol=1e-12, atol=40 * EPS * np.abs(K).max())
+    np.testing.assert_allclose(k(points), K, **tol)
+    np.testing.assert_allclose(k(points, points), gram_reference(case, points, points), **tol)
+    np.testing.assert_allclose(k.gram(points, points), k(points, points), **tol)
     np.testing.assert_allclose(k(points, other), cross, **tol)
-    np.testing.assert_allclose(k.gram(points, other), cross, **tol)
     np.testing.assert_allclose(k(points, other[0]), cross[:, 0], **tol)
     np.testing.assert_allclose(k(points[1], other), cross[1], **tol)
     np.testing.assert_allclose(k(points[1], other[0]), cross[1, 0], **tol)
+    np.testing.assert_allclose(k(points[1]), K[1, 1], **tol)
     np.testing.assert_allclose(k.pairwise(*jnp.asarray([points[1], other[0]])), cross[1, 0], **tol)
-    np.testing.assert_allclose(k.diagonal(points), np.diag(gram_reference(case, points)), **tol)
-    np.testing.assert_allclose(k(points[1]), gram_reference(case, points[1:2])[0, 0], **tol)
     batch = k(np.stack([points, points + 1]), np.stack([other, other]))
     np.testing.assert_allclose(batch[0], cross, **tol)
     np.testing.assert_allclose(batch[1], gram_reference(case, points + 1, other), **tol)
 
 
 @every
-def test_exactly_symmetric_with_the_exact_diagonal(name):
-    k = CASES[name].kernel
-    X = np.random.default_rng(1).normal(size=(37, 2))
-    K = np.asarray(k.gram(X))
-    np.testing.assert_array_equal(K, K.T)
-    np.testing.assert_allclose(np.diag(K), k.diagonal(X), rtol=2 * EPS)
-
-
-@pytest.mark.parametrize("name", POSITIVE)
-def test_positive_semidefinite(name):
-    X = np.random.default_rng(2).normal(size=(37, 2)) * 1.5
-    K = np.asarray(CASES[name].kernel.gram(X))
-    assert CASES[name].kernel.sign() == 1
-    assert np.linalg.eigvalsh(K)[0] >= -len(X) * EPS * np.trace(K)
-
-
-@every
 def test_the_same_inside_jit_vmap_and_grad(name, points):
-    k = CASES[name].kernel
-    eager = k.gram(points)
-    X = jnp.asarray(points)
-    np.testing.assert_allclose(jax.jit(lambda k, X: k.gram(X))(k, X), eager, rtol=1e-13, atol=1e-14)
-    rows = jax.vmap(lambda x: k(x, X))(X)
-    np.testing.assert_allclose(rows, k(X, X), rtol=1e-13, atol=1e-14)
-    # Built from its hyperparameters inside jit and grad.
-    values = k.hyperparameters
+    k, X = CASES[name].kernel, jnp.asarray(points)
+    weights = jnp.sin(jnp.arange(36.0)).reshape(6, 6)
 
     @jax.jit
-    def weighted(values):
-        return jnp.sum(jnp.sin(jnp.arange(36.0)).reshape(6, 6) * k.replace(**values).gram(X))
+    def evaluate(values):
+        # Built from its hyperparameters inside all of them.
+        total = lambda values: jnp.sum(weights * k.replace(**values).gram(X))  # noqa: E731
+        kernel = k.replace(**values)
+        rows = jax.vmap(lambda x: kernel(x, X))(X)
+        return kernel.gram(X), rows, kernel.gram(X, X), *jax.value_and_grad(total)(values)
 
-    gradient = jax.grad(weighted)(values)
+    values = k.hyperparameters
+    K, rows, cross, _, gradient = evaluate(values)
+    scale = float(jnp.max(jnp.abs(K)))
+    np.testing.assert_allclose(K, k.gram(points), rtol=1e-13, atol=8 * EPS * scale)
+    np.testing.assert_allclose(rows, cross, rtol=1e-13, atol=8 * EPS * scale)
     for path, value in values.items():
-        direction = np.ones(value.shape)
-        step = 1e-5 * float(np.max(np.abs(value)))
-        difference = (
-            weighted(values | {path: value + step * direction})
-            - weighted(values | {path: value - step * direction})
-        ) / (2 * step)
+        step = 1e-5 * max(float(np.max(np.abs(value))), 0.1)
+        above, below = (evaluate(values | {path: value + s})[3] for s in (step, -step))
         slope = float(np.sum(gradient[path]))
+        difference = float(above - below) / (2 * step)
         assert np.isfinite(slope)
-        np.testing.assert_allclose(slope, difference, rtol=2e-5, atol=1e-7)
+        np.testing.assert_allclose(slope, difference, rtol=2e-5, atol=1e-7 * max(scale, 1.0))
+
+
+@pytest.fixture
+def padded(points):
+    """The points with two rows of padding among them, and which rows are real."""
+    X = np.vstack([points[:2], [[np.nan, 0.3]], points[2:], [[np.nan, np.nan]]])
+    return X, np.array([0, 1, 3, 4, 5, 6])
 
 
 @every
-def test_padded_equals_unpadded(name, points):
-    k = CASES[name].kernel
-    padded = np.vstack([points[:2], [[np.nan, 0.3]], points[2:], [[np.nan, np.nan]]])
-    real = np.array([0, 1, 3, 4, 5, 6])
-    K = np.asarray(k.gram(padded))
-    np.testing.assert_array_equal(K[np.ix_(real, real)], k.gram(points))
-    assert np.isnan(K[2]).all() and np.isnan(K[:, 7]).all()
-    other = np.asarray(k(padded, points[:3]))
-    np.testing.assert_array_equal(other[real], k(points, points[:3]))
-    assert np.isnan(other[2]).all()
-    assert np.isnan(np.asarray(k.diagonal(padded))[[2, 7]]).all()
-
-    # With a mask, whatever fills the rows: those of the identity, and zeros in cross matrices.
-    filled = np.where(np.isnan(padded), 1e30, padded)
-    mask = np.isin(np.arange(8), real)
+def test_padded_equals_unpadded(name, points, padded):
+    k, (X, real) = CASES[name].kernel, padded
+    plain = np.asarray(k.gram(points))
+    K = np.asarray(k.gram(X))
+    np.testing.assert_array_equal(K[np.ix_(real, real)], plain)
+    assert np.isnan(K[2]).all()
+    assert np.isnan(K[:, 7]).all()
+    # With a mask, whatever fills the rows, they are those of the identity.
+    filled, mask = np.where(np.isnan(X), 1e30, X), np.isin(np.arange(8), real)
     expected = np.eye(8)
-    expected[np.ix_(real, real)] = k.gram(points)
+    expected[np.ix_(real, real)] = plain
     np.testing.assert_array_equal(k.gram(filled, mask=mask), expected)
-    np.testing.assert_array_equal(k.gram(padded, mask=np.ones(8, bool)), expected)
-    cross = np.asarray(k.gram(filled, points, mask=mask))
-    np.testing.assert_array_equal(cross[real], k.gram(points, points))
-    assert (cross[~mask] == 0).all()
 
-    # Gradients too.
-    plain = jax.grad(lambda k: jnp.sum(k.gram(jnp.asarray(points))))(k)
-    nan = jax.grad(lambda k: jnp.nansum(k.gram(jnp.asarray(padded))))(k)
-    masked = jax.grad(lambda k: jnp.sum(k.gram(jnp.asarray(filled), mask=jnp.asarray(mask))))(k)
-    for path, value in plain.hyperparameters.items():
-        for other in (nan, masked):
+    @jax.jit
+    def gradients(k, points, X, filled, mask):
+        return (
+            jax.grad(lambda k: jnp.sum(k.gram(points)))(k),
+            jax.grad(lambda k: jnp.nansum(k.gram(X)))(k),
+            jax.grad(lambda k: jnp.sum(k.gram(filled, mask=mask)))(k),
+        )
+
+    wanted, *found = gradients(k, points, X, filled, mask)
+    for path, value in wanted.hyperparameters.items():
+        for other in found:
             np.testing.assert_allclose(other.hyperparameters[path], value, rtol=1e-12, atol=1e-13)
+
+
+@some
+def test_padding_in_cross_matrices_and_diagonals(name, points, padded):
+    k, (X, real) = CASES[name].kernel, padded
+    filled, mask = np.where(np.isnan(X), 1e30, X), np.isin(np.arange(8), real)
+    cross = np.asarray(k(X, points[:3]))
+    np.testing.assert_array_equal(cross[real], k(points, points[:3]))
+    assert np.isnan(cross[~mask]).all()
+    assert np.isnan(np.asarray(k.diagonal(X))[[2, 7]]).all()
+    np.testing.assert_array_equal(k.gram(X, mask=np.ones(8, bool)), k.gram(filled, mask=mask))
+    masked = np.asarray(k.gram(filled, points, mask=mask))
+    np.testing.assert_array_equal(masked[real], k.gram(points, points))
+    assert (masked[~mask] == 0).all()
+    np.testing.assert_allclose(k.gram(points, filled, mask2=mask), masked.T, rtol=1e-14)
 
 
 @every

@@ -15,7 +15,7 @@ from .._typing import (
     Scalar,
 )
 from ._base import AbstractKernel
-from ._pairs import check_per_dimension, inner_product
+from ._pairs import check_per_dimension, in_one_dtype, inner_product
 
 
 class LinearKernel(AbstractKernel):
@@ -38,7 +38,8 @@ class LinearKernel(AbstractKernel):
         return self._evaluate(X, Y)
 
     def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
-        check_per_dimension(self.offset, x.shape[-1], "offset")
-        offset = jnp.broadcast_to(self.offset, (x.shape[-1],))
+        x, y, variance, offset = in_one_dtype(x, y, self.variance, self.offset)
+        check_per_dimension(offset, x.shape[-1], "offset")
+        offset = jnp.broadcast_to(offset, (x.shape[-1],))
         offset = offset if x.ndim == 1 else offset[None, :]
-        return self.variance * inner_product(x - offset, y - offset)
+        return variance * inner_product(x - offset, y - offset)

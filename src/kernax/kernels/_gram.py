@@ -16,6 +16,7 @@ from .. import _inputs, _padding
 from .._errors import ShapeError
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
+from ._mirror import mirror
 
 if TYPE_CHECKING:
     from ._base import AbstractKernel
@@ -155,7 +156,7 @@ def covariance(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Ma
     """K(X, X) of clean points, exactly symmetric, with or without white noise."""
     K = kernel.matrix(X, X)
     if not kernel.symmetric_rounding:
-        K = jnp.where(jnp.tri(X.shape[0], dtype=bool), K, K.T)
+        K = mirror(K)
     if noise and has_noise(kernel):
         diagonal = variances(kernel, X)
         K = jnp.where(jnp.eye(X.shape[0], dtype=bool), diagonal[:, None], K)

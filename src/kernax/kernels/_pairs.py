@@ -7,6 +7,7 @@ a Gram matrix, exactly symmetric, without an (n, m, d) temporary.
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,22 @@ def _coordinates(x: Points, factors: Array) -> Array:
     return jax.lax.dot_general(jnp.diag(factors), x, (((1,), (1,)), ((), ())), precision="highest")
 
 
-def squared_distance(x: PointOrPoints, y: OtherPointOrPoints, length_scale: Array) -> Array:
+def in_one_dtype(*values: Any) -> list[Any]:
+    """Points and hyperparameters as arrays of one floating dtype.
+
+    The driver sees to that before; whoever calls ``pairwise`` directly may not have.
+    """
+    arrays = [jnp.asarray(value) for value in values]
+    floats = [
+        array.dtype
+        for array, value in zip(arrays, values, strict=True)
+        if hasattr(value, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
+    ]
+    dtype = jnp.result_type(*(floats or [jnp.result_type(float)]))
+    return [array.astype(dtype) for array in arrays]
+
+
+def squared_distance(x: PointOrPoints, y: OtherPointOrPoints, length_scale: Array | float) -> Array:
     """|(x - y) / length_scale|^2, for a scalar length-scale or one per dimension.
 
     Differences come first and scaling after, since x / l - y / l loses digits far from the
@@ -66,13 +82,13 @@ def squared_distance(x: PointOrPoints, y: OtherPointOrPoints, length_scale: Arra
     the inputs by a power of two close to 1 / l is exact and avoids both; what is left of l,
     between 1 and 2, is divided out after. The cap keeps 0 * inf out of every derivative.
     """
-    length_scale = jnp.asarray(length_scale, x.dtype)
-    check_per_dimension(length_scale, x.shape[-1], "length_scale")
-    power = inverse_power_of_two(length_scale)
-    rest = 1.0 / (length_scale * power)
+    x, y, scale = in_one_dtype(x, y, length_scale)
+    check_per_dimension(scale, x.shape[-1], "length_scale")
+    power = inverse_power_of_two(scale)
+    rest = 1.0 / (scale * power)
     weight = rest * rest
     cap = jnp.asarray(jnp.finfo(x.dtype).max / 8, x.dtype)
-    if length_scale.ndim == 0:
+    if scale.ndim == 0:
         total = pair_sum(lambda a, b: jnp.square(a - b), x, y, power)
         return jnp.minimum(total, cap) * weight
     weights = per_term(weight)

@@ -19,7 +19,7 @@ from .._typing import (
     Scalar,
 )
 from ._base import AbstractKernel
-from ._pairs import check_per_dimension, pair_sum, per_term
+from ._pairs import check_per_dimension, in_one_dtype, pair_sum, per_term
 
 
 class PeriodicKernel(AbstractKernel):
@@ -52,10 +52,11 @@ class PeriodicKernel(AbstractKernel):
 
     def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         d = x.shape[-1]
-        check_per_dimension(self.length_scale, d, "length_scale")
-        check_per_dimension(self.period, d, "period")
-        period = jnp.broadcast_to(self.period, (d,))
-        weight = jnp.broadcast_to(1.0 / self.length_scale, (d,))
+        x, y, length_scale, period = in_one_dtype(x, y, self.length_scale, self.period)
+        check_per_dimension(length_scale, d, "length_scale")
+        check_per_dimension(period, d, "period")
+        period = jnp.broadcast_to(period, (d,))
+        weight = jnp.broadcast_to(1.0 / length_scale, (d,))
         rows = period if x.ndim == 1 else period[None, :]
         periods, weights = per_term(period), per_term(weight)
 
