@@ -29,6 +29,12 @@ def precision() -> np.dtype[Any]:
     return np.dtype(jnp.result_type(float))
 
 
+def common_dtype(*arrays: Array) -> Any:
+    """The floating dtype that holds all of them, also under strict promotion."""
+    floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    return np.result_type(*floats) if floats else precision()
+
+
 def as_points(
     X: Any, name: str, shift: HostArray | None = None, *, single: bool = False
 ) -> tuple[Array, bool]:

@@ -262,11 +262,10 @@ def short(value: Any, digits: str = ".10g") -> str:
     if isinstance(value, Unit):
         return "1"
     known = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer)
-    if not known or np.size(value) > 8:
+    if not known or np.size(value) > 8 or np.ndim(value) > 1:
         return f"{value.dtype.name}[{','.join(map(str, value.shape))}]"
-    if np.ndim(value):
-        return "[" + ", ".join(short(item, digits) for item in np.asarray(value)) + "]"
-    return format(float(value), digits)
+    numbers = [format(float(item), digits) for item in np.atleast_1d(np.asarray(value))]
+    return f"[{', '.join(numbers)}]" if np.ndim(value) else numbers[0]
 
 
 def _converted(value: Any, label: str) -> Any:

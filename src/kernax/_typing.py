@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.typing import ArrayLike as JaxArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +29,10 @@ Mask = Bool[Array, "n"]
 OtherMask = Bool[Array, "m"]
 Matrix = Float[Array, "n m"]
 Square = Float[Array, "n n"]
-Point = Float[Array, "d"]
+# Floating inside a call; whoever calls `pairwise` directly may pass integers.
+Point = Num[Array, "d"]
 Points = Float[Array, "n d"]
 OtherPoints = Float[Array, "m d"]
-PointOrPoints = Float[Array, "*n d"]
-OtherPointOrPoints = Float[Array, "*m d"]
+PointOrPoints = Num[Array, "*n d"]
+OtherPointOrPoints = Num[Array, "*m d"]
 HostPoints = Float[np.ndarray, "n d"]

@@ -133,7 +133,7 @@ class AbstractKernel(Parameterised):
     def __neg__(self) -> "AbstractKernel":
         return _compose().NegKernel(self)
 
-    def __pow__(self, exponent: int) -> "AbstractKernel":
+    def __pow__(self, exponent: Any) -> "AbstractKernel":
         return _compose().PowerKernel(self, exponent)
 
     def __format__(self, digits: str) -> str:

@@ -137,18 +137,18 @@ def as_kernel(value: Any) -> AbstractKernel:
     return ConstantKernel(value)
 
 
-def add(left: Any, right: Any) -> AbstractKernel:
+def add(left: Any, right: Any) -> Any:
     # sum([k1, k2]) starts from the integer 0.
     if isinstance(left, int) and left == 0:
         return as_kernel(right)
     return SumKernel(left, right) if _scalar_or_kernel(left, right) else NotImplemented
 
 
-def subtract(left: Any, right: Any) -> AbstractKernel:
+def subtract(left: Any, right: Any) -> Any:
     return add(left, NegKernel(right)) if _scalar_or_kernel(left, right) else NotImplemented
 
 
-def multiply(left: Any, right: Any) -> AbstractKernel:
+def multiply(left: Any, right: Any) -> Any:
     return ProductKernel(left, right) if _scalar_or_kernel(left, right) else NotImplemented
 
 

@@ -205,8 +205,7 @@ def _ready(
     for x, name in ((x1, names[0]), (x2, names[1])):
         if x is not None:
             _inputs.check_dtype(x.dtype, name)
-    floats = [a.dtype for a in (x1, x2, *leaves) if a is not None and a.dtype.kind == "f"]
-    dtype = jnp.result_type(*(floats or [jnp.result_type(float)]))
+    dtype = _inputs.common_dtype(x1, *(() if x2 is None else (x2,)), *leaves)
     kernel = prepared(structure.rebuild(leaves), dtype)
     x1 = x1.astype(dtype)
     x2 = None if x2 is None else x2.astype(dtype)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._errors import ShapeError
+from .._inputs import common_dtype
 from .._typing import OtherPointOrPoints, PointOrPoints, Points
 
 MOST_UNROLLED = 64  # beyond, compiling the written-out sum takes longer than it saves
@@ -65,12 +66,7 @@ def in_one_dtype(*values: Any) -> list[Any]:
     The driver sees to that before; whoever calls ``pairwise`` directly may not have.
     """
     arrays = [jnp.asarray(value) for value in values]
-    floats = [
-        array.dtype
-        for array, value in zip(arrays, values, strict=True)
-        if hasattr(value, "dtype") and jnp.issubdtype(array.dtype, jnp.floating)
-    ]
-    dtype = jnp.result_type(*(floats or [jnp.result_type(float)]))
+    dtype = common_dtype(*(value for value in values if hasattr(value, "dtype")))
     return [array.astype(dtype) for array in arrays]
 
 

@@ -1,0 +1,148 @@
+"""Derivatives in the points and the hyperparameters, at coincident points above all."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+import kernax as kx
+from tests.table import CASES
+
+L, ALPHA, PERIOD = 0.7, 1.7, 0.9
+
+# d2k/dx dy at x = y, by hand.
+SECOND = {
+    "se": (kx.SEKernel(L), 1 / L**2),
+    "matern32": (kx.Matern32Kernel(L), 3 / L**2),
+    "matern52": (kx.Matern52Kernel(L), 5 / (3 * L**2)),
+    "rational quadratic": (kx.RationalQuadraticKernel(L, ALPHA), 1 / L**2),
+    "periodic": (kx.PeriodicKernel(L, PERIOD), 4 * np.pi**2 / (PERIOD**2 * L**2)),
+    "linear": (kx.LinearKernel(1.4, 0.3), 1.4),
+    "constant": (kx.ConstantKernel(2.0), 0.0),
+}
+FLAT = {**{name: k for name, (k, _) in SECOND.items() if name != "linear"}}
+FLAT["matern12"] = kx.Matern12Kernel(L)
+
+
+@jax.jit
+def at_coincidence(k, x):
+    """Both gradients, and the mixed and repeated second derivatives, at y = x."""
+    first = jax.grad(k.pairwise, argnums=(0, 1))(x, x)
+    mixed = jax.jacfwd(jax.grad(k.pairwise, argnums=0), argnums=1)(x, x)
+    return *first, mixed, jax.hessian(k.pairwise, argnums=0)(x, x)
+
+
+@pytest.mark.parametrize("name", FLAT)
+@pytest.mark.parametrize("x", [[0.0, 0.0], [0.4, -1.3]])
+def test_first_derivatives_vanish_at_coincident_points(name, x):
+    dx, dy, _, _ = at_coincidence(FLAT[name], jnp.asarray(x))
+    np.testing.assert_array_equal(dx, [0.0, 0.0])
+    np.testing.assert_array_equal(dy, [0.0, 0.0])
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_second_derivatives_at_coincident_points_are_those_by_hand(name):
+    k, expected = SECOND[name]
+    _, _, mixed, repeated = at_coincidence(k, jnp.asarray([0.4, -1.3]))
+    np.testing.assert_allclose(mixed, expected * np.eye(2), rtol=1e-12, atol=1e-12)
+    if name != "linear":
+        np.testing.assert_allclose(repeated, -expected * np.eye(2), rtol=1e-12, atol=1e-12)
+
+
+def test_the_gradient_of_the_exponential_kernel_is_finite_and_right_off_the_diagonal():
+    k, (x, y) = kx.Matern12Kernel(L), (0.3, 1.1)
+    slope = jax.grad(lambda x: k(x, y))(x)
+    np.testing.assert_allclose(slope, np.exp(-0.8 / L) / L, rtol=1e-12)
+
+
+def test_through_a_call_the_derivatives_at_coincident_points_are_the_same():
+    k = kx.Matern32Kernel(L)
+    second = jax.grad(jax.grad(lambda x, y: k(x, y), 0), 1)(0.4, 0.4)
+    np.testing.assert_allclose(second, 3 / L**2, rtol=1e-12)
+    X = jnp.asarray([0.4, 0.4, 1.0])
+    assert jnp.isfinite(jax.jacobian(k.gram)(X)).all()
+
+
+def test_fourth_derivatives_of_matern52_at_coincident_points():
+    # k = 1 - 5 d^2 / (6 l^2) + 25 d^4 / (24 l^4) + O(|d|^5): the fourth derivative is 25 / l^4.
+    k = kx.Matern52Kernel(L)
+    f = lambda x, y: k.pairwise(x[None], y[None])  # noqa: E731
+    fourth = jax.grad(jax.grad(jax.grad(jax.grad(f, 0), 1), 0), 1)(0.4, 0.4)
+    np.testing.assert_allclose(fourth, 25 / L**4, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.smooth])
+def test_derivatives_in_the_points_match_differences(name):
+    k = CASES[name].kernel
+    f = jax.jit(lambda k, x, y: k.pairwise(x, y))
+    g = jax.jit(lambda k, x, y: jax.grad(k.pairwise)(x, y))
+    h = 1e-5
+    for x, y in (([0.3, -0.8], [1.0, 0.2]), ([0.4, 0.7], [0.4, 0.7])):
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        gradient = g(k, x, y)
+        for j in range(2):
+            e = jnp.zeros(2).at[j].set(h)
+            difference = (f(k, x + e, y) - f(k, x - e, y)) / (2 * h)
+            scale = max(1.0, float(jnp.abs(f(k, x, x))))
+            np.testing.assert_allclose(gradient[j], difference, rtol=1e-6, atol=1e-7 * scale)
+
+
+@pytest.mark.parametrize("cls", [kx.SEKernel, kx.Matern12Kernel, kx.Matern52Kernel])
+def test_length_scales_train_on_a_gram_with_coincident_points(cls, points):
+    def total(scales):
+        return jnp.sum(kx.ARDKernel(cls(), scales).gram(jnp.asarray(points)))
+
+    scales = jnp.asarray([0.7, 1.9])
+    gradient = jax.grad(total)(scales)
+    for j in range(2):
+        e = jnp.zeros(2).at[j].set(1e-6)
+        difference = (total(scales + e) - total(scales - e)) / 2e-6
+        np.testing.assert_allclose(gradient[j], difference, rtol=1e-6)
+
+
+def mp_gradient(profile, length_scale):
+    with mpmath.workdps(50):
+        return float(mpmath.diff(profile, mpmath.mpf(length_scale)))
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 1e3])
+def test_length_scale_gradients_match_fifty_digits(scale):
+    x, y = 0.0, 0.9 * scale
+    d = mpmath.mpf(y)
+    profiles = {
+        kx.SEKernel: lambda s: mpmath.exp(-((d / s) ** 2) / 2),
+        kx.Matern12Kernel: lambda s: mpmath.exp(-d / s),
+        kx.Matern32Kernel: lambda s: (
+            (1 + mpmath.sqrt(3) * d / s) * mpmath.exp(-mpmath.sqrt(3) * d / s)
+        ),
+    }
+    for cls, profile in profiles.items():
+        slope = jax.grad(lambda s, cls=cls: cls(s)(x, y))(scale)
+        np.testing.assert_allclose(slope, mp_gradient(profile, scale), rtol=1e-12)
+
+
+def test_forward_and_reverse_mode_agree(points):
+    k = CASES["mauna loa"].kernel
+    X = jnp.asarray(points)
+    weights = jnp.sin(jnp.arange(36.0)).reshape(6, 6)
+    f = lambda values: jnp.sum(weights * k.replace(**values).gram(X))  # noqa: E731
+    values = k.hyperparameters
+    reverse = jax.jit(jax.grad(f))(values)
+    tangent = {path: jnp.full(value.shape, 0.3) for path, value in values.items()}
+    forward = jax.jit(lambda v, t: jax.jvp(f, (v,), (t,))[1])(values, tangent)
+    total = sum(float(jnp.sum(0.3 * slope)) for slope in reverse.values())
+    np.testing.assert_allclose(forward, total, rtol=1e-12)
+
+
+def test_the_mirror_is_linear_with_plain_derivatives():
+    from kernax.kernels._mirror import mirror
+
+    K = jnp.asarray(np.random.default_rng(0).normal(size=(131, 131)))
+    plain = lambda K: jnp.where(jnp.tri(131, dtype=bool), K, K.T)  # noqa: E731
+    np.testing.assert_array_equal(mirror(K), plain(K))
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(131, 131)))
+    gradients = [jax.grad(lambda K, m=m: jnp.sum(weights * m(K)))(K) for m in (mirror, plain)]
+    np.testing.assert_array_equal(*gradients)
+    for n in (0, 1, 2, 3):
+        np.testing.assert_array_equal(mirror(K[:n, :n]), np.asarray(plain(K))[:n, :n])
