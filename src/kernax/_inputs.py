@@ -32,7 +32,8 @@ def precision() -> np.dtype[Any]:
 def common_dtype(*arrays: Array) -> Any:
     """The floating dtype that holds all of them, also under strict promotion."""
     floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
-    return np.result_type(*floats) if floats else precision()
+    # Arrays made while x64 was enabled count as 32 bits once it is not.
+    return jax.dtypes.canonicalize_dtype(np.result_type(*floats)) if floats else precision()
 
 
 def as_points(

@@ -5,7 +5,7 @@ the whole composite; values and gradients then equal those of the unpadded probl
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ._errors import DTypeError, ShapeError
 from ._typing import Mask, OtherMask, Points
@@ -42,7 +42,7 @@ def as_zeros(K: Float[Array, "n m"], real1: Mask, real2: OtherMask) -> Float[Arr
     return jnp.where(real1[:, None] & real2[None, :], K, 0.0)
 
 
-def check_mask(mask: Bool[Array, "..."], n: int, name: str) -> None:
+def check_mask(mask: Array, n: int, name: str) -> None:
     """A mask is an array of booleans, one per point."""
     if mask.dtype != jnp.bool_:
         raise DTypeError(

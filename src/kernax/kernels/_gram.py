@@ -43,6 +43,7 @@ def gram(kernel: "AbstractKernel", X: Any, X2: Any, mask: Any, mask2: Any) -> Ar
         return _gram(structure, finite, leaves, X, X2)
     if mask2 is not None and X2 is None:
         raise ShapeError("`mask2` was given without `X2`. Fix: use `mask` for the rows of X.")
+    mask, mask2 = (None if m is None else jnp.asarray(m) for m in (mask, mask2))
     return _masked_gram(structure, leaves, X, X2, mask, mask2)
 
 
@@ -105,19 +106,18 @@ def _masked_gram(
     leaves: tuple[Array, ...],
     X: Array,
     X2: Array | None,
-    mask: Any,
-    mask2: Any,
+    mask: Array | None,
+    mask2: Array | None,
 ) -> Array:
     kernel, X, X2 = _ready(structure, leaves, X, X2, ("X", "X2"))
     X, X2 = _columns(X), _columns(X2)
-    masks = [None if m is None else jnp.asarray(m) for m in (mask, mask2)]
-    for m, points, name in ((masks[0], X, "mask"), (masks[1], X2, "mask2")):
+    for m, points, name in ((mask, X, "mask"), (mask2, X2, "mask2")):
         if m is not None and points is not None:
             _padding.check_mask(m, points.shape[0], name)
-    clean, real = _padding.clean(X, masks[0])
+    clean, real = _padding.clean(X, mask)
     if X2 is None:
         return _padding.as_identity(covariance(kernel, clean), real)
-    clean2, real2 = _padding.clean(X2, masks[1])
+    clean2, real2 = _padding.clean(X2, mask2)
     return _padding.as_zeros(kernel.matrix(clean, clean2), real, real2)
 
 
