@@ -168,7 +168,7 @@ def test_replace_by_path_by_name_and_by_the_end_of_a_path():
         (SE(1.0), "lenght_scale",
          r"no hyperparameter 'lenght_scale'; did you mean 'length_scale'\?"),
         (SE(1.0) + 1.0, "lenght_scale", "did you mean 'length_scale'"),
-        (SE(1.0), "zzz", "no hyperparameter 'zzz' Fix: choose from length_scale"),
+        (SE(1.0), "zzz", r"no hyperparameter 'zzz'\. Fix: choose from length_scale"),
         (SE(1.0) + SE(2.0), "length_scale",
          "ambiguous.*left_kernel.length_scale, right_kernel.length_scale.*whole path"),
         (kx.ARDKernel(SE(1.0), [1.0]), "length_scale", "did you mean 'length_scales'"),

@@ -214,7 +214,7 @@ def resolve(name: str, paths: list[str], kind: str) -> str:
         )
     last = {path.rsplit(".", 1)[-1]: path for path in paths}
     close = difflib.get_close_matches(name, [*paths, *last], n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    hint = f"; did you mean '{close[0]}'?" if close else "."
     raise ParameterError(
         f"no {kind} '{name}'{hint} Fix: choose from {', '.join(paths) or '(there are none)'}."
     )

@@ -25,7 +25,6 @@ from . import kernels as _kernels
 from ._errors import FormatError, KernaxError, PrecisionWarning
 from ._module import Parameterised, Unit, check_value, rebuild_fields
 from ._parameters import constraint_of
-from ._typing import HostArray
 from .gp._data import Data
 from .gp._posterior import condition
 from .kernels import AbstractKernel
@@ -35,6 +34,8 @@ FORMAT, VERSION = "kernax", 1
 MOST_BYTES = 1 << 28
 MOST_DEPTH = 200
 DTYPES = ("float64", "float32", "int64", "int32", "bool")
+_NUMBERS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "f": {int, float}}
+_SEQUENCES: dict[str, Any] = {"tuple": tuple, "list": list}
 
 _CLASSES: tuple[type, ...] = tuple(
     cls
@@ -189,11 +190,13 @@ def _encode(value: Any, path: str, depth: int) -> Any:
             "shape": list(array.shape),
             "data": array.ravel().tolist(),
         }
+    if isinstance(value, float) and not np.isfinite(value):
+        raise FormatError(f"{path} is {value}. Fix: save a model with finite values.")
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, tuple | list):
+    if type(value) in _SEQUENCES.values():
         items = [_encode(item, f"{path}.{i}", depth + 1) for i, item in enumerate(value)]
-        return {"type": "tuple", "items": items}
+        return {"type": type(value).__name__, "items": items}
     raise FormatError(
         f"{path} is a {type(value).__name__}, which cannot be saved as data. "
         "Fix: use a class with fields in its place."
@@ -202,19 +205,15 @@ def _encode(value: Any, path: str, depth: int) -> Any:
 
 def _posterior_fields(posterior: Any, path: str, depth: int) -> dict[str, Any]:
     data = posterior.data
-    real = np.ones(len(data.X), bool) if data.mask is None else np.asarray(data.mask)
-    real = real & ~np.isnan(np.asarray(data.X)).any(axis=1)
-    # Padding is left out: it does not change the posterior, and NaN is not JSON.
-    kept = {"X": np.asarray(data.X)[real], "y": np.asarray(data.y)[real]}
-    gp = posterior.gp
-    if gp.noise_variance.ndim and not real.all():
-        gp = _with_noise(gp, np.asarray(gp.noise_variance)[real])
-    kept |= {"gp": gp, "column": data.column, "shift": data.shift}
+    X, y, mask = np.asarray(data.X), np.asarray(data.y), None
+    if not data.finite:
+        mask = ~np.isnan(X).any(axis=1)
+        mask = mask if data.mask is None else mask & np.asarray(data.mask)
+        # The padded rows stay, for the same sums in the same order; NaN in them is not JSON.
+        X, y = np.where(mask[:, None], X, X.dtype.type(0)), np.where(mask, y, y.dtype.type(0))
+    kept = {"X": X, "y": y, "mask": mask}
+    kept |= {"gp": posterior.gp, "column": data.column, "shift": data.shift}
     return {name: _encode(value, f"{path}.{name}", depth + 1) for name, value in kept.items()}
-
-
-def _with_noise(gp: Any, noise: HostArray) -> Any:
-    return eqx.tree_at(lambda g: g.noise_variance, gp, jnp.asarray(noise))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,8 +233,8 @@ class _Reader:
             return self._array(node, path)
         if kind == "unit":
             return Unit(1.0)
-        if kind == "tuple" and isinstance(node.get("items"), list):
-            return tuple(
+        if kind in ("tuple", "list") and isinstance(node.get("items"), list):
+            return _SEQUENCES[kind](
                 self.decode(item, f"{path}.{i}", depth + 1) for i, item in enumerate(node["items"])
             )
         cls = self.registry.get(kind) if isinstance(kind, str) else None
@@ -254,8 +253,10 @@ class _Reader:
             return _build(cls, values, path)
         except FormatError:
             raise
-        except (KernaxError, AttributeError, TypeError, ValueError) as error:
+        except KernaxError as error:
             raise FormatError(f"{path}: {error}") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise FormatError(f"{path}: {error}. Fix: save the model again.") from error
 
     def _array(self, node: dict[str, Any], path: str) -> Any:
         name, shape, data = (node.get(key) for key in ("dtype", "shape", "data"))
@@ -264,7 +265,7 @@ class _Reader:
                 raise ValueError(f"its dtype is {name!r}")
             dtype = np.dtype(name)
             # Exactly: NumPy would also take the text "1.5", and cut 1.5 to the integer 1.
-            numbers = {"b": {bool}, "i": {int}, "f": {int, float}}[dtype.kind]
+            numbers = _NUMBERS[dtype.kind]
             if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
                 raise ValueError(f"its shape is {shape!r}")
             if not isinstance(data, list) or not set(map(type, data)) <= numbers:
@@ -275,6 +276,8 @@ class _Reader:
             target = jax.dtypes.canonicalize_dtype(dtype)
             with np.errstate(over="ignore"):
                 rounded = array.astype(target)
+            if dtype.kind == "i" and not np.array_equal(rounded, array):
+                raise ValueError(f"its integers do not fit into {target}")
         except (TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"{path} is not an array: {error}. Fix: save it again.") from error
         if dtype.kind == "f" and not np.isfinite(rounded).all():
@@ -292,7 +295,7 @@ def _build(cls: type, values: dict[str, Any], path: str) -> Any:
         if field.metadata.get("static", False):
             values[name] = _static(field, values[name], label)
         else:
-            _check_dynamic(field, values[name], label)
+            _check_dynamic(cls, field, values[name], label)
     module = rebuild_fields(cls, values)
     for parent in cls.__mro__ if isinstance(module, Parameterised) else ():
         if "__check_init__" in parent.__dict__:
@@ -312,22 +315,29 @@ def _static(field: "dataclasses.Field[Any]", value: Any, label: str) -> Any:
     return value if converter is None else converter(value)
 
 
-def _check_dynamic(field: "dataclasses.Field[Any]", value: Any, label: str) -> None:
-    expected = field.type if isinstance(field.type, type) else object
+def _check_dynamic(cls: type, field: "dataclasses.Field[Any]", value: Any, label: str) -> None:
+    # `Any` is a class, but not one to ask about.
+    expected = field.type if isinstance(field.type, type) and field.type is not Any else object
     if isinstance(value, Unit):
         # What `ARDKernel` leaves behind of a length-scale.
         fits = field.name == "length_scale"
     elif issubclass(expected, AbstractKernel | jax.Array):
         fits = isinstance(value, expected)
     else:
-        fits = not isinstance(value, bool | int | float | str)
+        # A module of Equinox may hold numbers; one of ours has made arrays of them.
+        plain = isinstance(value, bool | int | float | str)
+        fits = not plain or (not issubclass(cls, Parameterised) and _holds(expected, value))
     if not fits:
-        wanted = "array" if expected in (object, jax.Array) else expected.__name__
+        wanted = {object: "module or array", jax.Array: "array"}.get(expected, expected.__name__)
         raise FormatError(
             f"{label} is {type(value).__name__}, expected {wanted}. Fix: save the model again."
         )
     for leaf in jax.tree.leaves(value) if not isinstance(value, eqx.Module) else ():
         check_value(leaf, constraint_of(field), label)
+
+
+def _holds(expected: type, value: Any) -> bool:
+    return isinstance(value, expected) or (expected is float and isinstance(value, int))
 
 
 def _same_names(found: set[str], expected: set[str], path: str) -> None:
@@ -340,8 +350,9 @@ def _same_names(found: set[str], expected: set[str], path: str) -> None:
 
 
 def _build_posterior(values: dict[str, Any], path: str) -> Any:
-    _same_names(set(values), {"X", "y", "gp", "column", "shift"}, path)
-    X, y, gp, column, shift = (values[name] for name in ("X", "y", "gp", "column", "shift"))
+    names = ("X", "y", "mask", "gp", "column", "shift")
+    _same_names(set(values), set(names), path)
+    X, y, mask, gp, column, shift = (values[name] for name in names)
     if not isinstance(gp, _gp.GaussianProcess):
         raise FormatError(f"{path}.gp is not a Gaussian process. Fix: save the model again.")
     arrays = isinstance(X, jax.Array) and isinstance(y, jax.Array)
@@ -349,6 +360,11 @@ def _build_posterior(values: dict[str, Any], path: str) -> Any:
         raise FormatError(
             f"{path}: X has shape {np.shape(X)} and y {np.shape(y)}, expected (n, d) and (n,). "
             "Fix: save the model again."
+        )
+    marks = isinstance(mask, jax.Array) and mask.dtype == bool and mask.shape == y.shape
+    if not (mask is None or marks):
+        raise FormatError(
+            f"{path}.mask is not an array of {len(y)} booleans. Fix: save the model again."
         )
     if gp.noise_variance.shape not in ((), y.shape):
         raise FormatError(
@@ -362,4 +378,4 @@ def _build_posterior(values: dict[str, Any], path: str) -> Any:
         raise FormatError(
             f"{path} has column {column!r} and shift {shift!r}. Fix: save the model again."
         )
-    return condition(gp, Data(X, y, None, True, column, shift))
+    return condition(gp, Data(X, y, mask, mask is None, column, shift))

@@ -146,3 +146,41 @@ def test_the_mirror_is_linear_with_plain_derivatives():
     np.testing.assert_array_equal(*gradients)
     for n in (0, 1, 2, 3):
         np.testing.assert_array_equal(mirror(K[:n, :n]), np.asarray(plain(K))[:n, :n])
+
+
+@pytest.mark.parametrize("weight", [0.7, [0.6, 1.7]])
+def test_distances_in_blocks_are_the_plain_ones(weight):
+    from kernax.kernels._distance import _in_blocks, _weighted
+    from kernax.kernels._pairs import pair_sum
+
+    def plain(x, y, w):
+        return _weighted(lambda term: pair_sum(term, x, y), w)
+
+    rng = np.random.default_rng(0)
+    arguments = [
+        jnp.asarray(a) for a in (rng.normal(size=(301, 2)), rng.normal(size=(150, 2)), weight)
+    ]
+    out = jnp.asarray(rng.normal(size=(301, 150)))
+
+    def both(function):
+        total = lambda *a: jnp.sum(out * function(*a))  # noqa: E731
+        return function(*arguments), jax.grad(total, argnums=(0, 1, 2))(*arguments)
+
+    fast, slow = jax.jit(lambda: both(_in_blocks))(), jax.jit(lambda: both(plain))()
+    np.testing.assert_allclose(fast[0], slow[0], rtol=4 * np.finfo(float).eps)
+    for a, b in zip(fast[1], slow[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_a_gram_large_enough_for_blocks_is_symmetric_and_right():
+    X = np.random.default_rng(0).normal(size=(301, 2))
+    X[7] = X[300]
+    k = kx.SEKernel([0.6, 1.7])
+    K = np.asarray(k.gram(X))
+    np.testing.assert_array_equal(K, K.T)
+    np.testing.assert_array_equal(np.diag(K), 1.0)
+    assert K[7, 300] == 1.0
+    D = (X[:, None] - X) / np.array([0.6, 1.7])
+    np.testing.assert_allclose(K, np.exp(-0.5 * (D**2).sum(-1)), rtol=0, atol=8e-16)
+    batch = jax.vmap(k.gram)(jnp.stack([X, 2 * X]))
+    np.testing.assert_allclose(batch[0], K, rtol=0, atol=4e-16)

@@ -30,6 +30,7 @@ def test_a_dimension_that_is_not_there(dim):
         ([], "is empty, expected at least one"),
         ([0, 0], r"\[0, 0\], expected no dimension twice"),
         ([0.5], "expected whole numbers"),
+        ([True, False], "expected whole numbers"),
         ("x", "expected whole numbers"),
         (None, "expected whole numbers"),
     ],

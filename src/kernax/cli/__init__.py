@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # For this process only: the library itself never changes it.
     jax.config.update("jax_enable_x64", True)
-    from .._errors import KernaxError, KernaxWarning
+    from .._errors import KernaxWarning
     from . import _commands, _demo
 
     command = {
@@ -37,22 +37,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise  # nobody reads any more: no error of ours
-    except KernaxError as error:
-        text = str(error)
-    except OSError as error:
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:
-        text = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-    if options.debug:
-        traceback.print_exc()
-    print(f"kernax: error: {' '.join(text.split())}", file=sys.stderr)
-    return BAD_INPUT
+        if options.debug:
+            traceback.print_exc()
+        print(f"kernax: error: {_one_line(_message(error))}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _message(error: Exception) -> str:
+    from .._errors import KernaxError
+
+    if isinstance(error, KernaxError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _one_line(text: str) -> str:
+    """What a file or an argument put into a message is not obeyed by the terminal."""
+    shown = (c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return "".join(shown)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage."""
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}. Fix: see `{self.prog} --help`.\n")
+        self.exit(
+            BAD_INPUT, f"{self.prog}: error: {_one_line(message)}. Fix: see `{self.prog} --help`.\n"
+        )
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -62,7 +76,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= {low}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
         return value
 
     return convert

@@ -41,6 +41,15 @@ def need_folders(paths: list[str | None]) -> None:
             raise InputError(f"the folder of {path} cannot be written to. Fix: choose another.")
 
 
+def need_place(folder: Path) -> None:
+    """Before any work: a folder that is there, or can be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is not a folder. Fix: choose another name.")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"the folder {there} cannot be written to. Fix: choose another.")
+
+
 def need_plotting() -> None:
     try:
         import matplotlib  # noqa: F401
@@ -55,16 +64,18 @@ def run_fit(options: argparse.Namespace) -> int:
     kernel = parse_kernel(options.kernel)
     priors = _priors(options.prior)
     if options.output in options.input:
-        raise ParameterError(f"column '{options.output}' is both --input and --output.")
+        raise ParameterError(
+            f"column '{options.output}' is both --input and --output. Fix: name another column."
+        )
     table = read_table(options.data)
     inputs, dates = _inputs(table, options.input, options.bad_rows == "drop")
     output = read_numbers(table, options.output, dates=False, drop_bad=options.bad_rows == "drop")
     X = np.stack([column.values for column in inputs], axis=1)
     y = output.values
     known = np.isfinite(X).all(axis=1) & np.isfinite(y)
-    _say_left_out(table, "dropped", [*inputs, output], known)
     if not known.any():
         raise FormatError(f"{table.path} has no row with all of its values. Fix: fill in some.")
+    _say_left_out(table, "dropped", [*inputs, output], known)
     X, y = X[known], y[known]
     gp = GaussianProcess(kernel, _noise(options.noise, y), _mean(options.mean, X, y))
     for name, is_date in zip(options.input, dates, strict=True):
@@ -100,7 +111,9 @@ def run_predict(options: argparse.Namespace) -> int:
         need_plotting()
     posterior, names, dates, output = _load(options.model)
     if options.plot and len(names) != 1:
-        raise ParameterError(f"--plot needs one input column, the model has {len(names)}.")
+        raise ParameterError(
+            f"--plot needs one input column, the model has {len(names)}. Fix: leave out --plot."
+        )
     table = read_table(options.data)
     drop = options.bad_rows == "drop"
     columns = [
@@ -174,7 +187,9 @@ def _load(path: str) -> tuple[Posterior, list[str], list[bool], str]:
 
 def _inputs(table: Table, names: list[str], drop: bool) -> tuple[list[Any], list[bool]]:
     if len(set(names)) < len(names):
-        raise ParameterError(f"--input names a column twice: {', '.join(names)}.")
+        raise ParameterError(
+            f"--input names a column twice: {', '.join(names)}. Fix: name each column once."
+        )
     columns = [read_numbers(table, name, dates=None, drop_bad=drop) for name in names]
     return columns, [column.dates for column in columns]
 

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import plot
+from .. import io, plot
 from .._errors import MissingExtraError
 from ..gp import ConstantMean, GaussianProcess, Posterior, fit
 from ..kernels import AbstractKernel, PeriodicKernel, RationalQuadraticKernel, SEKernel
-from ._commands import need_plotting, refuse_existing
-from ._table import CALENDAR, forecast_cells, read_numbers, read_table, write_table
+from ._commands import need_place, need_plotting, refuse_existing
+from ._table import CALENDAR, forecast_cells, format_table, read_numbers, read_table
 
 SPLIT = 1996.0
 
@@ -69,6 +69,7 @@ def run_demo(options: argparse.Namespace) -> int:
     out = Path(options.out)
     csv_path, png_path = out / "forecast.csv", out / "forecast.png"
     refuse_existing([str(csv_path), str(png_path)], options.force)
+    need_place(out.resolve())
     need_plotting()
     source = importlib.resources.files("kernax") / "data" / "mauna_loa_co2_weekly.csv"
     with importlib.resources.as_file(source) as path:
@@ -99,11 +100,9 @@ def run_demo(options: argparse.Namespace) -> int:
     _print_table(rows)
 
     weeks = np.flatnonzero(t >= SPLIT)
-    out.mkdir(parents=True, exist_ok=True)
     mean = np.asarray(posterior.mean(t[weeks]))
     std = np.sqrt(np.asarray(posterior.variance(t[weeks], observation=True)))
-    write_table(
-        str(csv_path),
+    text = format_table(
         ["date", "co2", "mean", "std", "lower", "upper"],
         [
             [table.column("date")[i] for i in weeks],
@@ -119,7 +118,11 @@ def run_demo(options: argparse.Namespace) -> int:
         labels=("year", "CO2 (ppm)"),
         title="CO2 at Mauna Loa, fitted with priors",
     )
-    plot.save_figure(fig, png_path)
+    picture = plot.as_png(fig)
+    # Written last, so that an error leaves nothing behind.
+    out.mkdir(parents=True, exist_ok=True)
+    io.write_text(csv_path, text)
+    io.write_bytes(png_path, picture)
     print(f"\nforecast with priors: {csv_path}\npicture: {png_path}")
     return 0
 

@@ -11,6 +11,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .._errors import InputError, KernaxError, MissingExtraError
 from ..kernels import AbstractKernel
 from ..kernels._catalogue import CATALOGUE
@@ -23,6 +25,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
+_ALLOWED = "Fix: use names, numbers, + - * ** and brackets."
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"exp": math.exp, "log": math.log, "sqrt": math.sqrt}
 PRIORS = (
     "Beta",
@@ -43,7 +46,7 @@ def parse_kernel(text: str) -> AbstractKernel:
     value = _parse(text, names, "kernel")
     if not isinstance(value, AbstractKernel):
         raise InputError(
-            f"kernel expression '{text}' is the number {value}, expected a kernel. "
+            f"kernel expression '{_shown(text)}' is {value!r}, expected a kernel. "
             "Fix: write for instance '2 * SE(1)'."
         )
     return value
@@ -51,10 +54,10 @@ def parse_kernel(text: str) -> AbstractKernel:
 
 def parse_prior(text: str) -> tuple[str, Any]:
     """``path=LogNormal(0, 1)`` to a hyperparameter path and a distribution."""
-    path, equals, expression = text.partition("=")
-    if not equals or not path.strip():
+    path, _, expression = text.partition("=")
+    if not path.strip() or not expression.strip():
         raise InputError(
-            f"prior '{text}' has no '=', expected path=Distribution(...). "
+            f"prior '{_shown(text)}' is not of the form path=Distribution(...). "
             "Fix: write for instance 'noise_variance=LogNormal(0, 1)'."
         )
     try:
@@ -63,9 +66,9 @@ def parse_prior(text: str) -> tuple[str, Any]:
         raise MissingExtraError("priors", "numpyro", "mcmc") from error
     names = {name: getattr(distributions, name) for name in PRIORS}
     prior = _parse(expression.strip(), names, "prior")
-    if isinstance(prior, int | float):
+    if not hasattr(prior, "log_prob"):
         raise InputError(
-            f"prior '{text}' is the number {prior}, expected a distribution. "
+            f"prior '{_shown(text)}' is {prior!r}, expected a distribution. "
             f"Fix: use one of {', '.join(PRIORS)}."
         )
     return path.strip(), prior
@@ -81,34 +84,35 @@ def short_names(cls: type) -> tuple[str, ...]:
 def _parse(text: str, names: dict[str, Any], kind: str) -> Any:
     if len(text) > LONGEST:
         raise InputError(
-            f"{kind} expression has {len(text)} characters, at most {LONGEST} allowed."
+            f"{kind} expression has {len(text)} characters, at most {LONGEST} are allowed. "
+            "Fix: write a shorter one."
         )
+    label = f"{kind} expression '{_shown(text)}'"
     try:
         tree = ast.parse(text.strip(), mode="eval")
         return _walk(tree.body, names, kind)
     except SyntaxError as error:
-        raise InputError(
-            f"{kind} expression '{text}' cannot be read: {error.msg} at character {error.offset}. "
-            "Fix: use names, numbers, + - * ** and brackets."
-        ) from error
+        where = f" at character {error.offset}" if error.offset else ""
+        raise InputError(f"{label} cannot be read: {error.msg}{where}. {_ALLOWED}") from error
     except (RecursionError, MemoryError) as error:
-        raise InputError(f"{kind} expression is nested too deeply.") from error
-    except (ZeroDivisionError, OverflowError) as error:
         raise InputError(
-            f"{kind} expression '{text}': {error}. Fix: use smaller numbers."
+            f"{label} is nested too deeply. Fix: use fewer terms and brackets."
+        ) from error
+    except OverflowError as error:
+        raise InputError(
+            f"{label} has a number that is too large. Fix: use smaller numbers."
         ) from error
     except KernaxError:
         raise
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{kind} expression '{text}': {error}. Fix: see `kernax kernels`."
-        ) from error
+    except (ArithmeticError, TypeError, ValueError) as error:
+        fix = "see `kernax kernels`" if kind == "kernel" else "write for instance LogNormal(0, 1)"
+        raise InputError(f"{label}: {str(error).rstrip('.')}. Fix: {fix}.") from error
 
 
 def _walk(node: ast.AST, names: dict[str, Any], kind: str) -> Any:
     match node:
         case ast.Constant(value=value) if type(value) in (int, float):
-            return value
+            return _finite(value)
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -_walk(inner, names, kind)
         case ast.UnaryOp(op=ast.UAdd(), operand=inner):
@@ -125,7 +129,14 @@ def _walk(node: ast.AST, names: dict[str, Any], kind: str) -> Any:
                     f"unknown name '{name}' in a {kind} expression. Fix: use one of {listed}."
                 )
             if any(keyword.arg is None for keyword in keywords):
-                raise InputError(f"'**' inside {name}(...) is not allowed in a {kind} expression.")
+                raise InputError(
+                    f"'**' inside {name}(...) is not allowed in a {kind} expression. {_ALLOWED}"
+                )
+            if len({keyword.arg for keyword in keywords}) < len(keywords):
+                raise InputError(
+                    f"{name}(...) is given one keyword twice in a {kind} expression. "
+                    "Fix: name each hyperparameter once."
+                )
             positional = [_walk(argument, names, kind) for argument in arguments]
             named = {str(k.arg): _walk(k.value, names, kind) for k in keywords}
             return _call(name, known[name], positional, named)
@@ -134,16 +145,19 @@ def _walk(node: ast.AST, names: dict[str, Any], kind: str) -> Any:
                 f"'{name}' stands alone in a {kind} expression. Fix: write it with its "
                 f"hyperparameters, for instance {name}(1.0)."
             )
-    raise InputError(
-        f"{type(node).__name__} is not allowed in a {kind} expression. "
-        "Fix: use names, numbers, + - * ** and brackets."
-    )
+    what = repr(node.value) if isinstance(node, ast.Constant) else type(node).__name__
+    raise InputError(f"{_shown(what)} is not allowed in a {kind} expression. {_ALLOWED}")
 
 
 def _call(name: str, function: Any, positional: list[Any], named: dict[str, Any]) -> Any:
     if name in PRIORS:
+        if any(isinstance(value, list) for value in (*positional, *named.values())):
+            raise TypeError(f"{name}(...) takes numbers, not lists")
         # Otherwise a negative scale passes here, and shows as a loss that is not finite.
-        return function(*positional, **named, validate_args=True)
+        prior = function(*positional, **named, validate_args=True)
+        if name == "Uniform" and not np.all(np.less(prior.low, prior.high)):
+            raise ValueError("Uniform(low, high) needs low < high")
+        return prior
     value = function(*positional, **named)
     for field in dataclasses.fields(value) if isinstance(value, AbstractKernel) else ():
         inside = getattr(value, field.name)
@@ -165,7 +179,20 @@ def _combine(op: type[ast.AST], left: Any, right: Any) -> Any:
         value = _OPERATORS[op](float(left), float(right))
         if isinstance(value, complex):
             raise ValueError(f"{left} ** {right} is not a real number")
-        return value
+        return _finite(value)
+    if isinstance(left, list) or isinstance(right, list):
+        # Of lists, + would join and * repeat: not what is meant, and without end.
+        raise TypeError("a list in brackets cannot be added or multiplied")
     if op is ast.Pow and isinstance(right, float) and right.is_integer():
         right = int(right)
     return _OPERATORS[op](left, right)
+
+
+def _finite(value: Any) -> Any:
+    if not math.isfinite(float(value)):
+        raise OverflowError
+    return value
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."

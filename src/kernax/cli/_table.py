@@ -13,7 +13,6 @@ import numpy as np
 
 from .._errors import FormatError, InputError, ParameterError
 from .._typing import HostArray
-from ..io import write_text
 
 # What an empty cell may look like, compared without case.
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
@@ -175,7 +174,3 @@ def forecast_cells(mean: Any, std: Any) -> list[list[str]]:
     mean, std = np.asarray(mean, float), np.asarray(std, float)
     columns = [mean, std, mean - 1.959964 * std, mean + 1.959964 * std]
     return [[f"{v:.10g}" if np.isfinite(v) else "" for v in column] for column in columns]
-
-
-def write_table(path: str, header: list[str], columns: list[list[str]]) -> None:
-    write_text(path, format_table(header, columns))

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from .._errors import ShapeError
 from .._inputs import common_dtype
-from .._typing import OtherPointOrPoints, PointOrPoints, Points
+from .._typing import Matrix, OtherPointOrPoints, PointOrPoints, Points
 
 MOST_UNROLLED = 64  # beyond, compiling the written-out sum takes longer than it saves
 
@@ -46,8 +46,13 @@ def pair_sum(
     if x.ndim == 1:
         parts = [term(factors[j] * x[j], factors[j] * y[j]) for j in range(d)]
     else:
-        Y = _coordinates(y, factors)
-        parts = [term((factors[j] * x[:, j])[:, None], Y[j][None, :]) for j in range(d)]
+        return unrolled(term, factors[None, :] * x, _coordinates(y, factors))
+    return functools.reduce(jnp.add, parts)
+
+
+def unrolled(term: Callable[[Array, Array], Array], x: Points, coordinates: Array) -> Matrix:
+    """sum_j term(x_j, y_j) for all pairs of x (n, d) and y, whose ``coordinates`` are (d, m)."""
+    parts = [term(x[:, j][:, None], row[None, :]) for j, row in enumerate(coordinates)]
     return functools.reduce(jnp.add, parts)
 
 
@@ -70,33 +75,6 @@ def in_one_dtype(*values: Any) -> list[Any]:
     return [array.astype(dtype) for array in arrays]
 
 
-def squared_distance(x: PointOrPoints, y: OtherPointOrPoints, length_scale: Array | float) -> Array:
-    """|(x - y) / length_scale|^2, for a scalar length-scale or one per dimension.
-
-    Differences come first and scaling after, since x / l - y / l loses digits far from the
-    origin; but the square of a difference overflows where the scaled one does not. Multiplying
-    the inputs by a power of two close to 1 / l is exact and avoids both; what is left of l,
-    between 1 and 2, is divided out after. The cap keeps 0 * inf out of every derivative.
-    """
-    x, y, scale = in_one_dtype(x, y, length_scale)
-    check_per_dimension(scale, x.shape[-1], "length_scale")
-    power = inverse_power_of_two(scale)
-    rest = 1.0 / (scale * power)
-    weight = rest * rest
-    cap = jnp.asarray(jnp.finfo(x.dtype).max / 8, x.dtype)
-    if scale.ndim == 0:
-        total = pair_sum(lambda a, b: jnp.square(a - b), x, y, power)
-        return jnp.minimum(total, cap) * weight
-    weights = per_term(weight)
-
-    def term(a: Array, b: Array) -> Array:
-        square = jnp.minimum(jnp.square(a - b), cap)
-        return square * next(weights)(square)
-
-    total = pair_sum(term, x, y, power)
-    return jnp.minimum(total, cap)
-
-
 def per_term(values: Array) -> Iterator[Callable[[Array], Array]]:
     """One value per dimension (d,), in the form that the terms of `pair_sum` want them.
 
@@ -113,16 +91,6 @@ def inner_product(x: PointOrPoints, y: OtherPointOrPoints) -> Array:
     if x.ndim == 2 and x.shape[-1] > MOST_UNROLLED:
         return jnp.matmul(x, y.T, precision="highest")
     return pair_sum(lambda a, b: a * b, x, y)
-
-
-def inverse_power_of_two(value: Array) -> Array:
-    """1 / 2^e with 2^e <= value < 2^(e+1): an exact factor, constant to derivatives."""
-    info = jnp.finfo(value.dtype)
-    integer = jnp.dtype(f"int{info.bits}")
-    exponent_bits = (2**info.nexp - 1) << info.nmant
-    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(value), integer)
-    power = jax.lax.bitcast_convert_type(bits & jnp.asarray(exponent_bits, integer), value.dtype)
-    return 1.0 / power
 
 
 def check_per_dimension(value: Array, d: int, name: str) -> None:

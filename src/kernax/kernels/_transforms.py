@@ -19,7 +19,10 @@ from ._compose import Call, TransparentKernel, WrapperKernel, as_kernel
 
 def _as_dims(value: Any) -> tuple[int, ...]:
     try:
-        dims = tuple(operator.index(item) for item in np.atleast_1d(value).tolist())
+        items = np.atleast_1d(value).tolist()
+        if any(isinstance(item, bool) for item in items):
+            raise TypeError
+        dims = tuple(operator.index(item) for item in items)
     except TypeError as error:
         raise ParameterError(
             f"`active_dims` got {value!r}, expected whole numbers. Fix: pass a list such as [0, 2]."
