@@ -74,6 +74,7 @@ REFUSED = [
     ([*FIT, "SE(1)", "--prior", "length_scale=Normal(0, 1)"], "Normal, allows -1, but"),
     ([*FIT, "SE(1)", *["--prior", "mean.value=Normal(0, 1)"] * 2], "two priors for 'mean.value'"),
     ([*FIT, "SE(1)", "--input", "t"], "--input names a column twice: t, t. Fix"),
+    ([*FIT, "SE(1)", "--input", "std"], "the input column 'std' has the name of a forecast"),
     ([*FIT, "SE(1)", "--input", "y"], "column 'y' is both --input and --output. Fix"),
     ([*FIT, "SE(1)", "--input", "x"], "data.csv has no column 'x'. Fix: choose from t, u, y, day"),
     ([*FIT, "SE(1)", "--output", "day"], "row 2, column 'day': '2000-01-01' is not a number"),

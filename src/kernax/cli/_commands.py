@@ -17,6 +17,7 @@ from ._expression import parse_kernel, parse_prior, short_names
 from ._table import CALENDAR, Table, forecast_cells, format_table, read_numbers, read_table
 
 INTERRUPTED = 130
+FORECAST = ("mean", "std", "lower", "upper")
 
 
 def refuse_existing(paths: list[str | None], force: bool) -> None:
@@ -124,7 +125,7 @@ def run_predict(options: argparse.Namespace) -> int:
     _say_left_out(table, "no forecast for", columns, np.isfinite(X).all(axis=1))
     mean = np.asarray(posterior.mean(X)).ravel()
     std = np.sqrt(np.asarray(posterior.variance(X, observation=True)).ravel())
-    header = [*names, "mean", "std", "lower", "upper"]
+    header = [*names, *FORECAST]
     text = format_table(
         header, [*(table.plain(name) for name in names), *forecast_cells(mean, std)]
     )
@@ -189,6 +190,12 @@ def _inputs(table: Table, names: list[str], drop: bool) -> tuple[list[Any], list
     if len(set(names)) < len(names):
         raise ParameterError(
             f"--input names a column twice: {', '.join(names)}. Fix: name each column once."
+        )
+    taken = sorted(set(names) & set(FORECAST))
+    if taken:
+        raise ParameterError(
+            f"the input column '{taken[0]}' has the name of a forecast column "
+            f"({', '.join(FORECAST)}). Fix: rename it in the file."
         )
     columns = [read_numbers(table, name, dates=None, drop_bad=drop) for name in names]
     return columns, [column.dates for column in columns]

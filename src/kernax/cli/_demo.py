@@ -14,7 +14,7 @@ from .. import io, plot
 from .._errors import MissingExtraError
 from ..gp import ConstantMean, GaussianProcess, Posterior, fit
 from ..kernels import AbstractKernel, PeriodicKernel, RationalQuadraticKernel, SEKernel
-from ._commands import need_place, need_plotting, refuse_existing
+from ._commands import FORECAST, need_place, need_plotting, refuse_existing
 from ._table import CALENDAR, forecast_cells, format_table, read_numbers, read_table
 
 SPLIT = 1996.0
@@ -103,7 +103,7 @@ def run_demo(options: argparse.Namespace) -> int:
     mean = np.asarray(posterior.mean(t[weeks]))
     std = np.sqrt(np.asarray(posterior.variance(t[weeks], observation=True)))
     text = format_table(
-        ["date", "co2", "mean", "std", "lower", "upper"],
+        ["date", "co2", *FORECAST],
         [
             [table.column("date")[i] for i in weeks],
             [table.column("co2")[i] for i in weeks],
