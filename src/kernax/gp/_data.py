@@ -37,6 +37,9 @@ class Data(eqx.Module):
 
 def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
     """Observations checked: shapes, dtypes, finiteness; lists and NumPy arrays on the device."""
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        X, y = _without_filler(X, mask, "X"), _without_filler(y, mask, "y")
     points, finite, shift = as_inputs(gp, X, None)
     values, _ = _inputs.as_points(y, "y")
     _inputs.check_dtype(values.dtype, "y")
@@ -48,45 +51,78 @@ def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
             f"`X` has {n} rows (shape {points.shape}) and `y` has shape {jnp.shape(y)}, expected "
             f"({n},) or ({n}, 1). Fix: pass one value of y per row of X."
         )
-    if gp.noise_variance.ndim == 1 and gp.noise_variance.shape != (n,):
-        raise ShapeError(
-            f"`noise_variance` has shape {gp.noise_variance.shape}, but `X` has {n} rows. "
-            "Fix: pass one value, or one per row."
-        )
+    if gp.noise_variance.shape not in ((), (n,)):
+        raise ShapeError(wrong_noise(gp, n))
     if mask is not None:
-        mask = jnp.asarray(mask)
         _padding.check_mask(mask, n, "mask")
         finite = False
     _check_missing(points, values, mask, nan)
-    return Data(points, values, mask, finite, column, None if shift is None else tuple(shift))
+    return Data(points, values, mask, finite, column, shift)
 
 
-def as_inputs(gp: "GaussianProcess", X: Any, shift: Any) -> tuple[Array, bool, HostArray | None]:
+def wrong_noise(gp: "GaussianProcess", n: int) -> str:
+    return (
+        f"`noise_variance` has shape {gp.noise_variance.shape}, but `X` has {n} rows. "
+        "Fix: pass one value, or one per row."
+    )
+
+
+def as_inputs(
+    gp: "GaussianProcess", X: Any, shift: Any, name: str = "X"
+) -> tuple[Array, bool, tuple[float, ...] | None]:
     """Points (n, d) on the device, whether they are known to be finite, and the shift used."""
     if not isinstance(X, jax.Array):
-        X = _inputs.as_host(X, "X")
+        X = _inputs.as_host(X, name)
         if shift is None and gp.kernel.stationary and getattr(gp.mean, "flat", False):
-            shift = _inputs.common_shift(X)
-    points, finite = _inputs.as_points(X, "X", None if shift is None else np.asarray(shift))
-    _inputs.check_dtype(points.dtype, "X")
+            found = _inputs.common_shift(X)
+            shift = None if found is None else tuple(found.tolist())
+    if isinstance(X, jax.core.Tracer) and shift is not None:
+        points, finite = _shifted(X, np.asarray(shift)), False
+    else:
+        points, finite = _inputs.as_points(X, name, None if shift is None else np.asarray(shift))
+    _inputs.check_dtype(points.dtype, name)
     if points.ndim not in (1, 2):
         raise ShapeError(
-            f"`X` has shape {points.shape}, expected (n, d) or (n,). Fix: pass a row per point."
+            f"`{name}` has shape {points.shape}, expected (n, d) or (n,). "
+            "Fix: pass a row per point."
         )
     points = points[:, None] if points.ndim == 1 else points
     if points.shape[1] == 0:
         raise ShapeError(
-            f"`X` has shape {points.shape}: need at least 1 input dimension. Fix: pass (n, d)."
+            f"`{name}` has shape {points.shape}: need at least 1 input dimension. Fix: pass (n, d)."
         )
     if not isinstance(points, jax.core.Tracer):
-        _inputs.warn_of_spacing(np.asarray(points), "X")
+        _inputs.warn_of_spacing(np.asarray(points), name)
     return points, finite, shift
+
+
+def _shifted(X: Array, shift: HostArray) -> Array:
+    """X - shift inside a trace, in two steps: the shift alone would be rounded to 32 bits."""
+    high = shift.astype(X.dtype)
+    low = (shift - high).astype(X.dtype)
+    high, low = (part[0] if X.ndim < 2 else part[None, :] for part in (high, low))
+    # Without the barrier XLA adds the two parts up again.
+    return jax.lax.optimization_barrier(X - high) - low
+
+
+def _without_filler(values: Any, mask: Array, name: str) -> Any:
+    """NaN where the mask says padding: what fills those rows, Inf included, is never looked at."""
+    values = values if isinstance(values, jax.Array) else _inputs.as_host(values, name)
+    traced = isinstance(values, jax.core.Tracer) or isinstance(mask, jax.core.Tracer)
+    fits = mask.dtype == bool and values.ndim > 0 and mask.shape == values.shape[:1]
+    if traced or not fits or values.dtype.kind != "f":
+        return values
+    keep = np.asarray(mask).reshape(-1, *(1,) * (values.ndim - 1))
+    where = jnp.where if isinstance(values, jax.Array) else np.where
+    return where(keep, values, np.asarray(np.nan, values.dtype))
 
 
 def _check_missing(X: Array, y: Array, mask: Array | None, nan: str) -> None:
     if any(isinstance(value, jax.core.Tracer) for value in (X, y, mask)):
         return
     missing = np.isnan(np.asarray(X)) if X.dtype.kind == "f" else np.zeros(X.shape, bool)
+    if mask is not None:
+        missing = missing & np.asarray(mask)[:, None]
     if nan == "raise" and missing.any():
         row, column = np.argwhere(missing)[0]
         raise InputError(
@@ -104,11 +140,10 @@ def _check_missing(X: Array, y: Array, mask: Array | None, nan: str) -> None:
         )
 
 
-def prepared_gp(gp: Any, X: Array) -> tuple[Any, Array]:
-    """The process, or a kernel, and the points in one floating dtype."""
+def prepared_gp(gp: Any, X: Array, *others: Array) -> tuple[Any, Array]:
+    """The process and the points in the one floating dtype of these, and of other arrays."""
     leaves = [leaf for leaf in jax.tree.leaves(gp) if eqx.is_inexact_array(leaf)]
-    floats = [leaf.dtype for leaf in leaves] + ([X.dtype] if X.dtype.kind == "f" else [])
-    dtype = jnp.result_type(*(floats or [jnp.result_type(float)]))
+    dtype = _inputs.common_dtype(X, *leaves, *others)
     return prepared(gp, dtype), X.astype(dtype)
 
 
@@ -126,7 +161,7 @@ def mark_rows(values: Array, real: Array | None) -> Array:
 
 def system(gp: "GaussianProcess", data: Data) -> tuple[Array, Array, Array, Array, Array]:
     """K + noise, y - mean, the number of real points, their mean variance, and the points."""
-    gp, X = prepared_gp(gp, data.X)
+    gp, X = prepared_gp(gp, data.X, data.y)
     y = data.y.astype(X.dtype)
     X, real = clean_inputs(X, data.finite, data.mask)
     n = X.shape[0]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from .._module import Structure, flatten, with_leaves
 from .._typing import ArrayLike, HostArray
 from ..linalg import log_density
 from ._data import Data, as_data, system
-from ._free_space import FreeSpace, free_space
+from ._free_space import FreeSpace, coordinate, free_space
 from ._priors import log_prior, resolve_fixed, resolve_priors
 from ._process import GaussianProcess
 
@@ -57,7 +58,7 @@ def fit(
     X: ArrayLike,
     y: ArrayLike,
     priors: dict[str, Any] | None = None,
-    fixed: tuple[str, ...] = (),
+    fixed: str | Sequence[str] = (),
     restarts: int = 0,
     key: Array | None = None,
     max_steps: int = 500,
@@ -75,8 +76,9 @@ def fit(
     depend on the space.
 
     ``fixed``: paths, or parts of the tree such as ``"mean"``, that stay as they are, to the bit.
-    ``restarts``: further starts, drawn with ``key`` from the priors, or log-normally around the
-    given values; the best finite result is kept. Ctrl-C returns the best so far.
+    ``restarts``: further starts, drawn with ``key`` from the priors, or in free space around the
+    given values, with a spread of 1.5; the best finite result is kept. Ctrl-C returns the best so
+    far.
 
     Raises `ConvergenceError` where no start has a finite loss; warns `ConvergenceWarning` for a
     stop before convergence or a hyperparameter at the end of its search range.
@@ -98,7 +100,12 @@ def fit(
     runs: list[_Run] = []
     for number, u in enumerate(starts):
         label = "fit" if len(starts) == 1 else f"fit, start {number + 1} of {len(starts)}"
-        runs.append(_minimise(problem, u, max_steps, progress, label))
+        try:
+            runs.append(_minimise(problem, u, max_steps, progress, label))
+        except KeyboardInterrupt:
+            if not runs:
+                raise  # no loss is known yet
+            runs[-1] = dataclasses.replace(runs[-1], interrupted=True)
         if runs[-1].interrupted:
             break
     return _best(problem, runs)
@@ -155,23 +162,17 @@ class _Problem:
         return self.structure, self.space, self.leaves, self.start, self.priors, self.data
 
     def random_start(self, key: Array) -> Array:
-        """Free coordinates around the start: two e-folds of spread, or a draw from the prior."""
-        u = 1.5 * jax.random.normal(key, (self.space.size,), self.dtype)
-        position = 0
+        """Free coordinates drawn from the priors; without one, around the start."""
+        parts = []
         for index, path in enumerate(self.space.paths):
-            size = int(np.prod(self.space.shapes[index], dtype=int))
-            if path in self.priors and path in self.start:
-                at = jnp.log(jnp.abs(self.start[path])).ravel()
-                drawn = self.priors[path].sample(
-                    jax.random.fold_in(key, index), self.start[path].shape
-                )
-                moved = jnp.log(jnp.abs(drawn)).ravel().astype(self.dtype) - at
-                positive = str(self.space.constraints[index]).endswith(("> 0", ">= 0"))
-                u = u.at[position : position + size].set(
-                    moved if positive else 0.1 * u[position : position + size]
-                )
-            position += size
-        return u
+            start, own = self.start[path].astype(self.dtype), jax.random.fold_in(key, index)
+            if path in self.priors:
+                with jax.numpy_dtype_promotion("standard"):
+                    drawn = self.priors[path].sample(own, start.shape).astype(self.dtype)
+                parts.append(coordinate(self.space.constraints[index], drawn, start).ravel())
+            else:
+                parts.append(1.5 * jax.random.normal(own, (start.size,), self.dtype))
+        return jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
 
 
 def _count(data: Data) -> int:
@@ -198,7 +199,10 @@ def _minimise(problem: _Problem, u: Array, max_steps: int, progress: bool, label
             u, state, loss, gradient = problem.step(u, state, loss, gradient)
             value, change = float(loss), history[-1] - float(loss)
             if not np.isfinite(value):
-                message = f"step {len(history)} met a loss that is not finite, and was rejected"
+                message = (
+                    f"step {len(history)} met a loss that is not finite, and was rejected; the "
+                    f"last finite one is {history[-1]:.6g}"
+                )
                 break
             if value < min(history):
                 best = np.asarray(u)
@@ -310,7 +314,14 @@ def _loss(
 
 
 _loss_and_gradient = jax.jit(jax.value_and_grad(_loss, argnums=6), static_argnums=(0, 1))
-_initial_state = jax.jit(lambda u: _optimiser().init(u))
+
+
+@jax.jit
+def _initial_state(u: Array) -> Any:
+    # In the dtypes that a step returns, not in weak ones: else the second step compiles again.
+    return jax.tree.map(
+        lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), _optimiser().init(u)
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -13,7 +13,7 @@ real           start + u                             unbounded
 """
 
 import dataclasses
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import jax
@@ -58,9 +58,9 @@ class FreeSpace:
             self.paths, self.constraints, self._parts(u), strict=True
         ):
             if path in paths:
-                slope = jax.vmap(jax.grad(lambda t, s: natural(constraint, t, s)))(  # noqa: B023
-                    part.ravel(), start[path].astype(u.dtype).ravel()
-                )
+                # Elementwise, so the derivative along ones is that of each.
+                there = partial(natural, constraint, start=start[path].astype(u.dtype))
+                slope = jax.jvp(there, (part,), (jnp.ones_like(part),))[1]
                 total = total + jnp.sum(jnp.log(slope))
         return total
 
@@ -132,12 +132,40 @@ def _(constraint: Interval, u: Array, start: Array) -> Array:
     fraction = jnp.clip((start - constraint.lower) / width, 1e-6, 1 - 1e-6)
     origin = jnp.log(fraction) - jnp.log1p(-fraction)
     moved = constraint.lower + width * jax.nn.sigmoid(jnp.clip(u + origin, -EDGE, EDGE))
-    return jnp.where(u == 0, start + 0.0 * u, moved)
+    # At u = 0 the value is the start to the last bit, and the derivative is still the logistic's.
+    return jnp.where(u == 0, start + (moved - jax.lax.stop_gradient(moved)), moved)
 
 
 @natural.register
 def _(constraint: Real, u: Array, start: Array) -> Array:
     return start + u
+
+
+@singledispatch
+def coordinate(constraint: Constraint, value: Array, start: Array) -> Array:
+    """The free coordinate u where `natural` is ``value``, elementwise: its inverse."""
+    raise TypeError(f"no transformation is known for {constraint!r}")
+
+
+@coordinate.register(Positive)
+@coordinate.register(NonNegative)
+def _(constraint: Constraint, value: Array, start: Array) -> Array:
+    return jnp.clip(jnp.log(value / start), -REACH, REACH)
+
+
+@coordinate.register
+def _(constraint: Interval, value: Array, start: Array) -> Array:
+    width = constraint.upper - constraint.lower
+    logit = jax.scipy.special.logit
+    fraction, origin = (
+        jnp.clip((at - constraint.lower) / width, 1e-6, 1 - 1e-6) for at in (value, start)
+    )
+    return logit(fraction) - logit(origin)
+
+
+@coordinate.register
+def _(constraint: Real, value: Array, start: Array) -> Array:
+    return value - start
 
 
 def bounds(constraint: Constraint, start: float) -> tuple[float, float]:

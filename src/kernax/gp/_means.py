@@ -44,6 +44,11 @@ class ConstantMean(AbstractMean):
         return True
 
     def __call__(self, X: Points) -> Vector:
+        if self.value.ndim:
+            raise ShapeError(
+                f"ConstantMean: `value` has shape {self.value.shape}, expected (). "
+                "Fix: pass one number."
+            )
         return jnp.broadcast_to(self.value, (X.shape[0],)).astype(X.dtype)
 
 
@@ -78,15 +83,21 @@ def evaluate_mean(mean: Callable[[Any], Any], X: Float[Array, "n d"]) -> Vector:
         try:
             shape = jnp.shape(eqx.filter_eval_shape(mean, np.zeros((rows, X.shape[1]), X.dtype)))
         except (TypeError, ValueError, IndexError) as error:
-            raise ShapeError(_message(f"failed: {error}")) from error
-        if shape not in ((rows,), (rows, 1)):
-            raise ShapeError(_message(f"returned shape {shape} for {rows} points"))
+            raise ShapeError(_message(f"failed: {str(error).splitlines()[0]}")) from error
+        _check_shape(shape, rows)
     values = jnp.asarray(mean(X))
+    _check_shape(values.shape, X.shape[0])
     return values.reshape(X.shape[0]).astype(X.dtype)
+
+
+def _check_shape(shape: tuple[int, ...], n: int) -> None:
+    if shape not in ((n,), (n, 1)):
+        raise ShapeError(_message(f"returned shape {shape} for {n} points"))
 
 
 def _message(what: str) -> str:
     return (
         f"`mean` {what}; expected a function from points (n, d) to values (n,). "
-        "Fix: for a function of one point, pass lambda X: jax.vmap(function)(X)."
+        "Fix: write it with jax.numpy; for a function of one point, pass "
+        "lambda X: jax.vmap(function)(X)."
     )

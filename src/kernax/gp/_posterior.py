@@ -2,7 +2,7 @@
 
 import warnings
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._errors import NotPSDError, NumericalWarning, ParameterError
-from .._module import Structure, flatten
+from .._errors import NumericalWarning, ParameterError, ShapeError
+from .._inputs import common_dtype
+from .._module import Structure, flatten, prepared
 from .._typing import ArrayLike, Scalar
 from ..kernels import AbstractKernel
 from ..kernels._gram import covariance, variances
@@ -20,7 +21,7 @@ from ..linalg._dense import _value
 from ..linalg._mvn import report
 from ._data import Data, as_inputs, clean_inputs, mark_rows, prepared_gp, system
 from ._means import evaluate_mean
-from ._process import GaussianProcess, draw
+from ._process import GaussianProcess, draw, indefinite
 
 
 class Posterior(eqx.Module):
@@ -93,10 +94,8 @@ class Posterior(eqx.Module):
         draws, jitter = self._predict(
             _draws, Xs, None, observation=observation, key=key, shape=tuple(shape)
         )
-        if not isinstance(jitter, jax.core.Tracer) and np.isnan(jitter):
-            raise NotPSDError(
-                "the posterior covariance has no factor, even with jitter. Fix: enable x64."
-            )
+        gram = partial(self.covariance, observation=observation)
+        report(jitter, jitter, lambda: indefinite(gram, jnp.asarray(Xs)), quiet=True)
         return self._shaped(draws)
 
     def _predict(
@@ -108,8 +107,16 @@ class Posterior(eqx.Module):
                 "the new points is not known. Fix: add it to the latent variance yourself."
             )
         structure, leaves = flatten(self)
-        points, finite, _ = as_inputs(self.gp, Xs, self.data.shift)
-        return function(structure, leaves, points, finite, kernel, **options)
+        points, finite, _ = as_inputs(self.gp, Xs, self.data.shift, "Xs")
+        d = self.data.X.shape[1]
+        if points.shape[1] != d:
+            raise ShapeError(
+                f"`Xs` has dimension {points.shape[1]} (shape {jnp.shape(Xs)}), but the process "
+                f"was conditioned on points of dimension {d}. Fix: pass (m, {d})"
+                f"{', or (m,)' if d == 1 else ', one row per point'}."
+            )
+        part, part_leaves = (None, ()) if kernel is None else flatten(kernel)
+        return function(structure, leaves, points, finite, part, part_leaves, **options)
 
     def _shaped(self, values: Array) -> Array:
         return values[..., None] if self.data.column else values
@@ -123,7 +130,7 @@ def condition(gp: GaussianProcess, data: Data) -> Posterior:
     return Posterior(gp, data, L, weights, value, jitter, status)
 
 
-_FACTS = ("structure", "finite")
+_FACTS = ("structure", "finite", "part")
 
 
 @partial(jax.jit, static_argnames=("structure",))
@@ -136,26 +143,52 @@ def _condition(structure: Structure, leaves: tuple[Array, ...], data: Data) -> A
     return L, weights, value, jitter, status_of(value, jitter, count)
 
 
-def _cross(posterior: Posterior, Xs: Array, finite: bool, kernel: Any) -> Any:
-    """Prepared process and part, clean test and training points, and K(X, Xs) with its zeros."""
-    gp, Xs = prepared_gp(posterior.gp, Xs)
-    part = gp.kernel if kernel is None else prepared_gp(kernel, Xs)[0]
-    points, real = clean_inputs(Xs, finite, None)
-    _, X = prepared_gp(posterior.gp, posterior.data.X)
-    X, known = clean_inputs(X, posterior.data.finite, posterior.data.mask)
-    K = part.matrix(X, points.astype(X.dtype)) if X.shape[0] else jnp.zeros((0, len(points)))
+class _Cross(NamedTuple):
+    """What every prediction starts from, all in one floating dtype."""
+
+    posterior: Posterior
+    gp: GaussianProcess  # prepared, and so is the kernel that predicts: the whole or a part
+    kernel: AbstractKernel
+    points: Array  # clean test points, and which of them are real: None where all are
+    real: Array | None
+    K: Array  # K(X, Xs), zero where X is padding
+
+
+def _cross(
+    structure: Structure,
+    leaves: tuple[Array, ...],
+    Xs: Array,
+    finite: bool,
+    part: Structure | None,
+    part_leaves: tuple[Array, ...],
+) -> _Cross:
+    dtype = common_dtype(Xs, *leaves, *part_leaves)
+    posterior: Posterior = structure.rebuild(
+        tuple(leaf.astype(dtype) if leaf.dtype.kind == "f" else leaf for leaf in leaves)
+    )
+    gp, points = prepared_gp(posterior.gp, Xs, posterior.factor)
+    kernel = gp.kernel if part is None else prepared(part.rebuild(part_leaves), dtype)
+    points, real = clean_inputs(points, finite, None)
+    data = posterior.data
+    X, known = clean_inputs(data.X.astype(dtype), data.finite, data.mask)
+    K = kernel.matrix(X, points) if X.shape[0] else jnp.zeros((0, len(points)), dtype)
     K = K if known is None else jnp.where(known[:, None], K, 0.0)
-    return gp, part, points, real, K
+    return _Cross(posterior, gp, kernel, points, real, K)
 
 
 @partial(jax.jit, static_argnames=_FACTS)
 def _mean(
-    structure: Structure, leaves: tuple[Array, ...], Xs: Array, finite: bool, kernel: Any
+    structure: Structure,
+    leaves: tuple[Array, ...],
+    Xs: Array,
+    finite: bool,
+    part: Structure | None,
+    part_leaves: tuple[Array, ...],
 ) -> Array:
-    posterior = structure.rebuild(leaves)
-    gp, _, points, real, K = _cross(posterior, Xs, finite, kernel)
-    values = jnp.matmul(posterior.weights, K, precision="highest")
-    return mark_rows(values + evaluate_mean(gp.mean, points) if kernel is None else values, real)
+    at = _cross(structure, leaves, Xs, finite, part, part_leaves)
+    values = jnp.matmul(at.posterior.weights, at.K, precision="highest")
+    values = values + evaluate_mean(at.gp.mean, at.points) if part is None else values
+    return mark_rows(values, at.real)
 
 
 @partial(jax.jit, static_argnames=(*_FACTS, "observation"))
@@ -164,19 +197,19 @@ def _variance(
     leaves: tuple[Array, ...],
     Xs: Array,
     finite: bool,
-    kernel: Any,
+    part: Structure | None,
+    part_leaves: tuple[Array, ...],
     observation: bool,
 ) -> tuple[Array, Array]:
-    posterior = structure.rebuild(leaves)
-    gp, part, points, real, K = _cross(posterior, Xs, finite, kernel)
-    prior = variances(part, points, noise=False)
-    latent = prior - jnp.sum(jnp.square(whiten(posterior.factor, K)), axis=0)
-    unit = K.shape[0] * jnp.finfo(K.dtype).eps * prior
+    at = _cross(structure, leaves, Xs, finite, part, part_leaves)
+    prior = variances(at.kernel, at.points, noise=False)
+    latent = prior - jnp.sum(jnp.square(whiten(at.posterior.factor, at.K)), axis=0)
+    unit = at.K.shape[0] * jnp.finfo(at.K.dtype).eps * prior
     worst = jnp.max(jnp.where(unit > 0, -latent / unit, 0.0), initial=0.0)
     values = jnp.maximum(latent, 0.0)
     if observation:
-        values = values + variances(part, points) - prior + gp.noise_variance
-    return mark_rows(values, real), worst
+        values = values + variances(at.kernel, at.points) - prior + at.gp.noise_variance
+    return mark_rows(values, at.real), worst
 
 
 @partial(jax.jit, static_argnames=(*_FACTS, "observation"))
@@ -185,21 +218,22 @@ def _covariance(
     leaves: tuple[Array, ...],
     Xs: Array,
     finite: bool,
-    kernel: Any,
+    part: Structure | None,
+    part_leaves: tuple[Array, ...],
     observation: bool,
 ) -> tuple[Array, Array]:
-    posterior = structure.rebuild(leaves)
-    gp, part, points, real, K = _cross(posterior, Xs, finite, kernel)
-    half = whiten(posterior.factor, K)
+    at = _cross(structure, leaves, Xs, finite, part, part_leaves)
+    m = len(at.points)
+    half = whiten(at.posterior.factor, at.K)
     explained = jnp.matmul(half.T, half, precision="highest")
     # The product may round its two triangles differently.
-    explained = jnp.where(jnp.tri(len(points), dtype=bool), explained, explained.T)
-    C = covariance(part, points, noise=observation) - explained
+    explained = jnp.where(jnp.tri(m, dtype=bool), explained, explained.T)
+    C = covariance(at.kernel, at.points, noise=observation) - explained
     if observation:
-        C = C + gp.noise_variance * jnp.eye(len(points), dtype=C.dtype)
-    scale = jnp.mean(variances(part, points)) if len(points) else jnp.ones((), C.dtype)
-    if real is not None:
-        C = jnp.where(real[:, None] & real[None, :], C, jnp.nan)
+        C = C + at.gp.noise_variance * jnp.eye(m, dtype=C.dtype)
+    scale = jnp.mean(variances(at.kernel, at.points)) if m else jnp.ones((), C.dtype)
+    if at.real is not None:
+        C = jnp.where(at.real[:, None] & at.real[None, :], C, jnp.nan)
     return C, scale
 
 
@@ -209,14 +243,14 @@ def _draws(
     leaves: tuple[Array, ...],
     Xs: Array,
     finite: bool,
-    kernel: Any,
+    part: Structure | None,
+    part_leaves: tuple[Array, ...],
     observation: bool,
     key: Array,
     shape: tuple[int, ...],
 ) -> tuple[Array, Array]:
-    _, Xs = prepared_gp(structure.rebuild(leaves).gp, Xs)
-    points, real = clean_inputs(Xs, finite, None)
-    mean = _mean(structure, leaves, points, True, kernel)
-    C, scale = _covariance(structure, leaves, points, True, kernel, observation)
+    points, real = clean_inputs(Xs.astype(common_dtype(Xs, *leaves)), finite, None)
+    mean = _mean(structure, leaves, points, True, part, part_leaves)
+    C, scale = _covariance(structure, leaves, points, True, part, part_leaves, observation)
     draws, jitter = draw(key, mean, C, scale, shape)
     return mark_rows(draws, real), jitter

@@ -59,22 +59,33 @@ def log_prior(priors: dict[str, Any], values: dict[str, Array]) -> Array:
 
 
 def _check_support(entry: Hyperparameter, prior: Any) -> None:
-    outside = _outside(entry.constraint)
     support = getattr(prior, "support", None)
-    if outside is None or support is None:
+    if support is None:
         return
-    if bool(np.any(np.asarray(support(jnp.asarray(outside))))):
-        raise ParameterError(
-            f"the prior of '{entry.path}', {type(prior).__name__}, allows {outside:g}, but the "
-            f"hyperparameter must be {entry.constraint}. Fix: use a prior whose support fits, "
-            "for instance LogNormal."
-        )
+    for outside in _outside(entry.constraint):
+        if bool(np.any(np.asarray(support(jnp.asarray(outside))))):
+            raise ParameterError(
+                f"the prior of '{entry.path}', {type(prior).__name__}, allows {outside:g}, but the "
+                f"hyperparameter must be {entry.constraint}. Fix: use a prior whose support fits, "
+                f"for instance {_example(entry.constraint)}."
+            )
 
 
-def _outside(constraint: Constraint) -> float | None:
-    """A value that the constraint forbids."""
+def _outside(constraint: Constraint) -> tuple[float, ...]:
+    """Values that the constraint forbids, far and near."""
     if isinstance(constraint, Positive | NonNegative):
-        return -1.0
+        return -1.0, -1e-3, -1e-6
     if isinstance(constraint, Interval):
-        return constraint.upper + 1.0
-    return None
+        lower, upper, width = (
+            constraint.lower,
+            constraint.upper,
+            constraint.upper - constraint.lower,
+        )
+        return upper + width, lower - width, upper + 1e-3 * width, lower - 1e-3 * width
+    return ()
+
+
+def _example(constraint: Constraint) -> str:
+    if isinstance(constraint, Interval):
+        return f"Uniform({constraint.lower:g}, {constraint.upper:g})"
+    return "LogNormal(0, 1)"

@@ -1,5 +1,6 @@
 """The Gaussian process: a prior over functions, with observation noise."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,15 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._errors import NotPSDError, ParameterError
+from .._errors import InputError, KernaxError, NotPSDError, ParameterError, ShapeError
 from .._module import Parameterised, Structure, flatten, named_leaves, short
 from .._parameters import non_negative
 from .._typing import ArrayLike, Parameter
 from ..kernels import AbstractKernel, NegKernel
 from ..kernels._gram import covariance
 from ..linalg import Dense, cholesky, log_density
-from ..linalg._mvn import describe, report
-from ._data import Data, as_data, as_inputs, clean_inputs, mark_rows, prepared_gp, system
+from ..linalg._mvn import failure, not_psd, report
+from ._data import (
+    Data,
+    as_data,
+    as_inputs,
+    clean_inputs,
+    mark_rows,
+    prepared_gp,
+    system,
+    wrong_noise,
+)
 from ._means import ZeroMean, as_mean, evaluate_mean
 
 if TYPE_CHECKING:
@@ -97,8 +107,10 @@ class GaussianProcess(Parameterised):
         """
         structure, leaves = flatten(self)
         points, finite, _ = as_inputs(self, X, None)
+        if observation and self.noise_variance.shape not in ((), (len(points),)):
+            raise ShapeError(wrong_noise(self, len(points)))
         draws, jitter = _sample(structure, finite, leaves, key, points, tuple(shape), observation)
-        report(jnp.where(jnp.isnan(jitter), jitter, 0.0), jitter, self._failure, quiet=True)
+        report(jitter, jitter, lambda: indefinite(self.kernel.gram, points), quiet=True)
         return draws
 
     def condition(
@@ -130,12 +142,22 @@ class GaussianProcess(Parameterised):
             f"mean={mean})"
         )
 
-    def _failure(self, data: Data | None = None) -> str:
-        if data is None:
-            return "the covariance matrix has no factor. Fix: look at the kernel."
+    def _failure(self, data: Data) -> KernaxError:
         structure, leaves = flatten(self)
-        K, X = _matrix(structure, leaves, data)
-        return describe(np.asarray(K), np.asarray(X))
+        K, residual, X, real = _system(structure, leaves, data)
+        missing = np.isnan(np.asarray(residual))
+        if missing.any():
+            return InputError(
+                f"`mean` is NaN at {int(missing.sum())} points, the first at row "
+                f"{int(np.argmax(missing))}; expected numbers. Fix: look at its hyperparameters."
+            )
+        return failure(np.asarray(K), np.where(np.asarray(real)[:, None], X, np.nan))
+
+
+def indefinite(gram: Callable[[Array], Array], points: Array) -> KernaxError:
+    """Why a covariance has no factor to draw with."""
+    X = np.asarray(points)
+    return not_psd(np.asarray(gram(points)), X[:, None] if X.ndim == 1 else X)
 
 
 def _culprit(kernel: AbstractKernel) -> str:
@@ -153,9 +175,12 @@ def _log_likelihood(
 
 
 @partial(jax.jit, static_argnames=("structure",))
-def _matrix(structure: Structure, leaves: tuple[Array, ...], data: Data) -> tuple[Array, Array]:
-    K, _, _, _, X = system(structure.rebuild(leaves), data)
-    return K, X
+def _system(
+    structure: Structure, leaves: tuple[Array, ...], data: Data
+) -> tuple[Array, Array, Array, Array]:
+    K, residual, _, _, X = system(structure.rebuild(leaves), data)
+    _, real = clean_inputs(data.X.astype(X.dtype), False, data.mask)
+    return K, residual, X, jnp.asarray(real)
 
 
 @partial(jax.jit, static_argnames=("structure", "finite", "shape", "observation"))

@@ -3,4 +3,12 @@
 from ._dense import Dense, Status, cholesky, log_density, status_of, whiten
 from ._mvn import mvn_log_density
 
-__all__ = ["Dense", "Status", "cholesky", "log_density", "mvn_log_density", "status_of", "whiten"]
+__all__ = [
+    "Dense",
+    "Status",
+    "cholesky",
+    "log_density",
+    "mvn_log_density",
+    "status_of",
+    "whiten",
+]

@@ -6,17 +6,18 @@ and a constant to every derivative.
 """
 
 import enum
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from .._typing import Scalar, Square, Vector
 
 LADDER = (1.0, 10.0, 100.0)
+LOG_2PI = math.log(2.0 * math.pi)  # a Python number, which takes the dtype of what it meets
 
 
 class Dense(eqx.Module):
@@ -135,7 +136,9 @@ def _(primals: Any, tangents: Any) -> Any:
 
 def _value(L: Square, whitened: Vector, count: Scalar) -> Scalar:
     log_determinant = 2.0 * jnp.sum(jnp.log(jnp.diagonal(L)))
-    return -0.5 * (jnp.sum(jnp.square(whitened)) + log_determinant + count * np.log(2.0 * np.pi))
+    total = jnp.sum(jnp.square(whitened)) + log_determinant + count * LOG_2PI
+    # An overflow is a failure too: NaN, never -inf.
+    return jnp.where(jnp.isfinite(total), 0.0 - 0.5 * total, jnp.nan)
 
 
 def status_of(value: Scalar, jitter: Scalar, count: Scalar) -> Array:
