@@ -39,7 +39,9 @@ from .kernels import (
     AbstractKernel,
     ActiveDimsKernel,
     ARDKernel,
+    BatchKernel,
     ConstantKernel,
+    FunctionKernel,
     LinearKernel,
     Matern12Kernel,
     Matern32Kernel,
@@ -56,6 +58,8 @@ from .kernels import (
     SumKernel,
     WhiteNoiseKernel,
     WrapperKernel,
+    kernel,
+    static,
 )
 from .linalg import Dense, Status, mvn_log_density
 
@@ -66,6 +70,7 @@ __all__ = [
     "AbstractKernel",
     "AbstractMean",
     "ActiveDimsKernel",
+    "BatchKernel",
     "ConstantKernel",
     "ConstantMean",
     "ConvergenceError",
@@ -74,6 +79,7 @@ __all__ = [
     "Dense",
     "FitResult",
     "FormatError",
+    "FunctionKernel",
     "GaussianProcess",
     "InputError",
     "KernaxError",
@@ -108,6 +114,7 @@ __all__ = [
     "ZeroMean",
     "fit",
     "interval",
+    "kernel",
     "load",
     "mvn_log_density",
     "non_negative",
@@ -116,4 +123,5 @@ __all__ = [
     "precision",
     "real",
     "save",
+    "static",
 ]

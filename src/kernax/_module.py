@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._errors import DTypeError, ParameterError, ShapeError
+from ._nodes import Stacked, Unit, path_name
 from ._parameters import Constraint, Real, constraint_of, guard
 
 _M = TypeVar("_M", bound="Parameterised")
@@ -54,22 +55,13 @@ class _ArrayMark:
 _ARRAY = _ArrayMark()
 
 
-class Unit(float):
-    """The number 1 in place of a hyperparameter that is no longer there: a node without leaves."""
-
-    def __repr__(self) -> str:
-        return "1"
-
-
-jtu.register_pytree_node(Unit, lambda unit: ((), None), lambda aux, children: Unit(1.0))
-
-
 class Hyperparameter(NamedTuple):
-    """One array leaf of a module: its dotted path, value and constraint."""
+    """One array leaf of a module: its dotted path, value, constraint, and number of batch axes."""
 
     path: str
     value: Array
     constraint: Constraint
+    batches: int = 0
 
 
 class Parameterised(eqx.Module):
@@ -171,18 +163,19 @@ def flatten(module: Any) -> tuple[Structure, tuple[Array, ...]]:
 
 def named_leaves(module: Any) -> list[Hyperparameter]:
     """Every floating array leaf of a tree, with its dotted path and its constraint."""
-    return [
-        Hyperparameter(".".join(_key_name(key) for key in path), leaf, _constraint_at(module, path))
-        for path, leaf in jtu.tree_flatten_with_path(module)[0]
-        if eqx.is_inexact_array(leaf)
-    ]
+    is_stacked = lambda node: isinstance(node, Stacked)  # noqa: E731
+    found = []
+    for path, node in jtu.tree_flatten_with_path(module, is_leaf=is_stacked)[0]:
+        value, batches = (node.values, sum(node.axes)) if is_stacked(node) else (node, 0)
+        if eqx.is_inexact_array(value):
+            constraint = _constraint_at(module, path)
+            found.append(Hyperparameter(path_name(path), value, constraint, batches))
+    return found
 
 
 def with_leaves(module: Any, values: dict[str, Any]) -> Any:
     """A copy of the tree with the leaves at the given exact paths exchanged, unchecked."""
-    return jtu.tree_map_with_path(
-        lambda path, leaf: values.get(".".join(_key_name(key) for key in path), leaf), module
-    )
+    return jtu.tree_map_with_path(lambda path, leaf: values.get(path_name(path), leaf), module)
 
 
 def prepared(module: Any, dtype: Any) -> Any:
@@ -261,6 +254,7 @@ def short(value: Any, digits: str = ".10g") -> str:
     """A hyperparameter as text: ``67``, ``[1, 2]``, or its shape where it is long or traced."""
     if isinstance(value, Unit):
         return "1"
+    value = value.values if isinstance(value, Stacked) else value
     known = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer)
     if not known or np.size(value) > 8 or np.ndim(value) > 1:
         return f"{value.dtype.name}[{','.join(map(str, value.shape))}]"
@@ -294,7 +288,10 @@ def _replacement(entry: Hyperparameter, value: Any) -> Array:
         value = np.asarray(value, entry.value.dtype)
     array = as_parameter(value, label)
     check_value(array, entry.constraint, label)
-    if array.shape == entry.value.shape or entry.value.ndim == 0:
+    batch = entry.value.shape[: entry.batches]
+    if array.shape == entry.value.shape:
+        return array
+    if entry.value.ndim == entry.batches and array.ndim and array.shape[: entry.batches] == batch:
         return array
     if array.ndim == 0:
         return jnp.broadcast_to(array, entry.value.shape)
@@ -302,13 +299,6 @@ def _replacement(entry: Hyperparameter, value: Any) -> Array:
         f"{label} got shape {array.shape}, expected {entry.value.shape}. "
         "Fix: pass one value, or as many as it has now."
     )
-
-
-def _key_name(key: Any) -> str:
-    for attribute in ("name", "key", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
 
 
 def _constraint_at(module: Any, path: tuple[Any, ...]) -> Constraint:

@@ -23,7 +23,8 @@ import numpy as np
 from . import gp as _gp
 from . import kernels as _kernels
 from ._errors import FormatError, KernaxError, PrecisionWarning
-from ._module import Parameterised, Unit, check_value, rebuild_fields
+from ._module import Parameterised, check_value, rebuild_fields
+from ._nodes import Unit
 from ._parameters import constraint_of
 from .gp._data import Data
 from .gp._posterior import condition

@@ -57,6 +57,11 @@ class GaussianProcess(Parameterised):
             raise ParameterError(
                 f"`kernel` is {self.kernel!r}, expected a kernel. Fix: pass SEKernel(), say."
             )
+        if self.kernel.levels():
+            raise ParameterError(
+                f"`kernel` = {self.kernel!r} is a batch, and a process has one kernel. "
+                "Fix: pass an element, batch[i]."
+            )
         if np.ndim(self.noise_variance) > 1:
             raise ParameterError(
                 f"`noise_variance` has shape {np.shape(self.noise_variance)}, expected a scalar or "

@@ -1,9 +1,11 @@
 """Kernels: one formula each, and every matrix from it."""
 
 from ._base import AbstractKernel, StaticAbstractKernel
+from ._batch import BatchKernel
 from ._compose import NegKernel, PowerKernel, ProductKernel, SumKernel, WrapperKernel
 from ._dot_product import LinearKernel
 from ._elementary import ConstantKernel, WhiteNoiseKernel
+from ._function import FunctionKernel, kernel, static
 from ._matern import Matern12Kernel, Matern32Kernel, Matern52Kernel
 from ._periodic import PeriodicKernel
 from ._stationary import RationalQuadraticKernel, RBFKernel, SEKernel, StationaryKernel
@@ -13,7 +15,9 @@ __all__ = [
     "ARDKernel",
     "AbstractKernel",
     "ActiveDimsKernel",
+    "BatchKernel",
     "ConstantKernel",
+    "FunctionKernel",
     "LinearKernel",
     "Matern12Kernel",
     "Matern32Kernel",
@@ -30,4 +34,6 @@ __all__ = [
     "SumKernel",
     "WhiteNoiseKernel",
     "WrapperKernel",
+    "kernel",
+    "static",
 ]

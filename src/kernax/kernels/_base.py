@@ -14,6 +14,7 @@ from jaxtyping import Array
 from .._module import Parameterised
 from .._typing import ArrayLike, Matrix, OtherPoints, Point, Points, Scalar
 from . import _gram
+from ._levels import Level, aligned
 
 
 class AbstractKernel(Parameterised):
@@ -29,6 +30,8 @@ class AbstractKernel(Parameterised):
 
     Kernels are frozen pytrees: pass them to `jax.jit`, `jax.grad` and `jax.vmap` as arguments.
     """
+
+    __slots__ = ("_levels",)
 
     static_class: ClassVar[Any] = None
     # Facts that a class may declare. k(x + c, y + c) = k(x, y):
@@ -69,6 +72,15 @@ class AbstractKernel(Parameterised):
     def sign(self) -> int:
         """1 where k is positive semi-definite, -1 where -k is, 0 where neither is known."""
         return 1
+
+    def levels(self) -> tuple[Level, ...]:
+        """The batch axes of every result, the outermost first; () where there is no batch."""
+        try:
+            found: tuple[Level, ...] = object.__getattribute__(self, "_levels")
+        except AttributeError:
+            found = aligned([kernel.levels() for kernel in subkernels(self)])
+            object.__setattr__(self, "_levels", found)
+        return found
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike | None = None) -> Array:
         """Covariances between points.

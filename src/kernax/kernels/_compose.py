@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ShapeError
-from .._module import Unit, field_values, rebuild_fields, short
+from .._module import field_values, rebuild_fields, short
+from .._nodes import Unit
 from .._parameters import positive_integer
 from .._typing import Matrix, OtherPointOrPoints, OtherPoints, Point, PointOrPoints, Points, Scalar
 from ._base import AbstractKernel, subkernels
@@ -26,6 +27,9 @@ Call = Callable[[AbstractKernel, Any, Any], Array]
 
 class CompositeKernel(AbstractKernel):
     """Base of the kernels made of other kernels."""
+
+    def __check_init__(self) -> None:
+        self.levels()  # batches that do not fit together are refused here
 
     @abc.abstractmethod
     def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:

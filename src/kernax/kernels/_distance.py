@@ -24,7 +24,7 @@ BLOCK_ROWS = 128
 
 
 def squared_distance(
-    x: PointOrPoints, y: OtherPointOrPoints, length_scale: Array | float, *, times: float = 1.0
+    x: PointOrPoints, y: OtherPointOrPoints, length_scale: Any, *, times: float = 1.0
 ) -> Array:
     """times |(x - y) / length_scale|^2, for a scalar length-scale or one per dimension.
 

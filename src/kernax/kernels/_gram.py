@@ -16,6 +16,7 @@ from .. import _inputs, _padding
 from .._errors import ShapeError
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
+from ._levels import PointSet, over_levels
 from ._mirror import mirror
 
 if TYPE_CHECKING:
@@ -76,28 +77,25 @@ def _points(
 def _call(
     structure: Structure, finite: bool, leaves: tuple[Array, ...], x1: Array, x2: Array | None
 ) -> Array:
-    kernel, x1, x2 = _ready(structure, leaves, x1, x2, ("x1", "x2"))
-    x1 = jnp.atleast_1d(x1)
+    kernel, dtype, x1, x2 = _ready(structure, leaves, x1, x2, ("x1", "x2"))
+    # A 1-D array is one point, a set of one row for all elements of a batch.
+    first = _point_set(x1, "x1")
     if x2 is None:
-        if x1.ndim == 1:
-            return _levels(lambda X: same_points(kernel, X, None, finite), x1[None, :], None)[0, 0]
-        return _levels(lambda X: same_points(kernel, X, None, finite), x1, None)
-    x2 = jnp.atleast_1d(x2)
-    rows1, rows2 = (x if x.ndim > 1 else x[None, :] for x in (x1, x2))
-    K = _levels(lambda X, Y: two_sets(kernel, X, Y, finite), rows1, rows2)
+        K = _same(kernel, dtype, first, finite)
+        return K[..., 0, 0] if x1.ndim < 2 else K
+    K = _two(kernel, dtype, first, _point_set(x2, "x2"), finite)
     K = K if x2.ndim > 1 else K[..., 0]
-    return K if x1.ndim > 1 else (K[0] if x2.ndim == 1 or K.ndim < 3 else K[:, 0])
+    return K if x1.ndim > 1 else (K[..., 0] if x2.ndim < 2 else K[..., 0, :])
 
 
 @_jit
 def _gram(
     structure: Structure, finite: bool, leaves: tuple[Array, ...], X: Array, X2: Array | None
 ) -> Array:
-    kernel, X, X2 = _ready(structure, leaves, X, X2, ("X", "X2"))
-    X, X2 = _columns(X), _columns(X2)
+    kernel, dtype, X, X2 = _ready(structure, leaves, X, X2, ("X", "X2"))
     if X2 is None:
-        return _levels(lambda X: same_points(kernel, X, None, finite), X, None)
-    return _levels(lambda X, Y: two_sets(kernel, X, Y, finite), X, X2)
+        return _same(kernel, dtype, _columns(X, "X"), finite)
+    return _two(kernel, dtype, _columns(X, "X"), _columns(X2, "X2"), finite)
 
 
 @partial(jax.jit, static_argnames=("structure",), inline=True)
@@ -109,28 +107,41 @@ def _masked_gram(
     mask: Array | None,
     mask2: Array | None,
 ) -> Array:
-    kernel, X, X2 = _ready(structure, leaves, X, X2, ("X", "X2"))
-    X, X2 = _columns(X), _columns(X2)
-    for m, points, name in ((mask, X, "mask"), (mask2, X2, "mask2")):
-        if m is not None and points is not None:
-            _padding.check_mask(m, points.shape[0], name)
-    clean, real = _padding.clean(X, mask)
+    kernel, dtype, X, X2 = _ready(structure, leaves, X, X2, ("X", "X2"))
+    first = _columns(X, "X")._replace(mask=mask)
     if X2 is None:
-        return _padding.as_identity(covariance(kernel, clean), real)
-    clean2, real2 = _padding.clean(X2, mask2)
-    return _padding.as_zeros(kernel.matrix(clean, clean2), real, real2)
+
+        def identity(kernel: Any, X: Points, mask: Mask | None) -> Matrix:
+            X, real = _padding.clean(X, mask)
+            return _padding.as_identity(covariance(prepared(kernel, dtype), X), real)
+
+        return over_levels(identity, kernel, first)
+
+    def zeros(kernel: Any, X: Points, Y: OtherPoints, mask: Any, mask2: Any) -> Matrix:
+        (X, real1), (Y, real2) = _padding.clean(X, mask), _padding.clean(Y, mask2)
+        return _padding.as_zeros(prepared(kernel, dtype).matrix(X, Y), real1, real2)
+
+    return over_levels(zeros, kernel, first, _columns(X2, "X2")._replace(mask=mask2))
 
 
 @_jit
 def _diagonal(structure: Structure, finite: bool, leaves: tuple[Array, ...], X: Array) -> Array:
-    kernel, X, _ = _ready(structure, leaves, X, None, ("X", "X2"))
+    kernel, dtype, X, _ = _ready(structure, leaves, X, None, ("X", "X2"))
 
-    def one(X: Points) -> Vector:
+    def one(kernel: Any, X: Points, _: None) -> Vector:
         clean, real = _padding.clean(X, None)
-        values = variances(kernel, clean)
+        values = variances(prepared(kernel, dtype), clean)
         return values if finite else jnp.where(real, values, jnp.nan)
 
-    return _levels(one, _columns(X), None)
+    return over_levels(one, kernel, _columns(X, "X"))
+
+
+def _same(kernel: Any, dtype: Any, X: PointSet, finite: bool) -> Array:
+    return over_levels(lambda k, X, _: same_points(prepared(k, dtype), X, None, finite), kernel, X)
+
+
+def _two(kernel: Any, dtype: Any, X: PointSet, Y: PointSet, finite: bool) -> Array:
+    return over_levels(lambda k, X, Y, *_: two_sets(prepared(k, dtype), X, Y, finite), kernel, X, Y)
 
 
 # --- the driver: on prepared kernels, for use inside traced code --------------------------------
@@ -200,50 +211,27 @@ def _ready(
     x1: Array,
     x2: Array | None,
     names: tuple[str, str],
-) -> tuple[Any, Array, Array | None]:
-    """Kernel and points in one floating dtype, shapes checked."""
+) -> tuple[Any, Any, Array, Any]:
+    """The kernel as it is, the dtype to compute in, and the points in it."""
     for x, name in ((x1, names[0]), (x2, names[1])):
         if x is not None:
             _inputs.check_dtype(x.dtype, name)
     dtype = _inputs.common_dtype(x1, *(() if x2 is None else (x2,)), *leaves)
-    kernel = prepared(structure.rebuild(leaves), dtype)
-    x1 = x1.astype(dtype)
     x2 = None if x2 is None else x2.astype(dtype)
-    return kernel, x1, x2
+    return structure.rebuild(leaves), dtype, x1.astype(dtype), x2
 
 
-def _columns(X: Array | None) -> Any:
-    """(n,) is n points of dimension one."""
-    if X is None or X.ndim > 1:
-        return X
+def _point_set(x: Array, name: str) -> PointSet:
+    """For calls: (d,) is one point, for every element of a batch; numbers have dimension one."""
+    if x.ndim < 2:
+        return PointSet(jnp.atleast_1d(x)[None, :], name, may_share=True)
+    return PointSet(x, name, may_share=name == "x2")
+
+
+def _columns(X: Array, name: str) -> PointSet:
+    """For matrices: (n,) is n points of dimension one."""
     if X.ndim == 0:
-        raise ShapeError("`X` has shape (), expected (n, d) or (n,). Fix: pass at least a list.")
-    return X[:, None]
-
-
-def _levels(function: Any, X: Array, Y: Array | None) -> Array:
-    """``function`` on 2-D sets, over a leading batch axis where there is one."""
-    for points in (X,) if Y is None else (X, Y):
-        if points.ndim > 3 or points.shape[-1] == 0:
-            problem = (
-                "need at least 1 input dimension" if points.ndim < 4 else "at most 3 axes expected"
-            )
-            raise ShapeError(
-                f"points of shape {points.shape}: {problem}. Fix: pass (n, d) or (b, n, d)."
-            )
-    if Y is None:
-        return jax.vmap(function)(X) if X.ndim == 3 else function(X)
-    if X.ndim == Y.ndim == 3 and X.shape[0] != Y.shape[0]:
         raise ShapeError(
-            f"batches of {X.shape[0]} and {Y.shape[0]} point sets, shapes {X.shape} and {Y.shape}, "
-            "expected the same number. Fix: pass sets in equal batches."
+            f"`{name}` has shape (), expected (n, d) or (n,). Fix: pass at least a list."
         )
-    if X.shape[-1] != Y.shape[-1]:
-        raise ShapeError(
-            f"`x1` has dimension {X.shape[-1]} and `x2` has dimension {Y.shape[-1]} (shapes "
-            f"{X.shape} and {Y.shape}), expected the same. Fix: pass equally many columns."
-        )
-    if X.ndim == 2 and Y.ndim == 2:
-        return function(X, Y)
-    axes = (0 if X.ndim == 3 else None, 0 if Y.ndim == 3 else None)
-    return jax.vmap(function, in_axes=axes)(X, Y)
+    return PointSet(X if X.ndim > 1 else X[:, None], name, may_share=name == "X2")

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from .._errors import ShapeError
 from .._inputs import common_dtype
+from .._nodes import INSIDE, Stacked
 from .._typing import Matrix, OtherPointOrPoints, PointOrPoints, Points
 
 MOST_UNROLLED = 64  # beyond, compiling the written-out sum takes longer than it saves
@@ -70,6 +71,8 @@ def in_one_dtype(*values: Any) -> list[Any]:
 
     The driver sees to that before; whoever calls ``pairwise`` directly may not have.
     """
+    if any(isinstance(value, Stacked) for value in values):
+        raise ShapeError(INSIDE)
     arrays = [jnp.asarray(value) for value in values]
     dtype = common_dtype(*(value for value in values if hasattr(value, "dtype")))
     return [array.astype(dtype) for array in arrays]

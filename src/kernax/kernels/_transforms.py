@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ParameterError, ShapeError
-from .._module import Unit
+from .._nodes import Stacked, Unit
 from .._parameters import positive
 from .._typing import OtherPointOrPoints, Parameter, PointOrPoints
 from ._base import AbstractKernel
@@ -120,5 +120,7 @@ def _without_scale(kernel: Any) -> AbstractKernel:
         name = getattr(last, "name", getattr(last, "key", None))
         return Unit(1.0) if name == "length_scale" else leaf
 
-    hidden: AbstractKernel = jtu.tree_map_with_path(hide, as_kernel(kernel))
+    hidden: AbstractKernel = jtu.tree_map_with_path(
+        hide, as_kernel(kernel), is_leaf=lambda node: isinstance(node, Stacked)
+    )
     return hidden

@@ -1,0 +1,191 @@
+"""One function of a kernel and sets of points, over every batch axis there is."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array
+
+from .._errors import DTypeError, ShapeError
+from .._nodes import INSIDE, Stacked
+
+
+class Level(NamedTuple):
+    """One batch axis: its length, and whether inputs have it too."""
+
+    size: int
+    over_inputs: bool
+
+
+class Batched:
+    """Marks a kernel that adds a batch axis to its ``inner_kernel``."""
+
+    __slots__ = ()
+
+    inner_kernel: Any
+
+
+def aligned(parts: list[tuple[Level, ...]]) -> tuple[Level, ...]:
+    """The levels of kernels side by side, aligned from the innermost."""
+    longest = max(parts, key=len, default=())
+    for part in parts:
+        for level, other in zip(reversed(part), reversed(longest), strict=False):
+            if level != other:
+                raise ShapeError(
+                    f"batches side by side have {level.size} and {other.size} elements, over "
+                    f"inputs {level.over_inputs} and {other.over_inputs}, expected the same. "
+                    "Fix: build them with one batch_size and one batch_over_inputs."
+                )
+    return longest
+
+
+class PointSet(NamedTuple):
+    """Points (n, d), with leading batch axes or shared by all elements, and which rows are real."""
+
+    points: Array
+    name: str
+    mask: Array | None = None
+    may_share: bool = False  # one set for all elements, where others have one each
+
+
+def over_levels(function: Callable[..., Array], kernel: Any, *sets: PointSet) -> Array:
+    """``function(kernel, points, ..., mask, ...)`` on single sets, with batch axes in front.
+
+    The kernel comes to ``function`` without its batches. Raises `ShapeError` where points do not
+    have the batch axes that the kernel expects.
+    """
+    _check_points(sets)
+    levels, (inner, leaf_axes) = kernel.levels(), unbatched(kernel)
+    if not levels:
+        # A plain kernel, with the same hyperparameters for each set of a batch.
+        sizes = [s.points.shape[0] for s in sets if s.points.ndim == 3]
+        levels = (Level(sizes[0], True),) if sizes else ()
+        sets = tuple(s._replace(may_share=True) for s in sets)
+    for each in sets:
+        _check_batch(each, levels, kernel)
+    arrays = [*(s.points for s in sets), *(s.mask for s in sets)]
+    shared = [s.points.ndim == 2 for s in sets]
+    shared += [s.mask is None or s.mask.ndim == 1 for s in sets]
+    leaves, treedef = jtu.tree_flatten(inner)
+    dynamic = [leaf for leaf in leaves if eqx.is_array(leaf)]
+
+    def apply(position: int, values: list[Array], points: list[Any]) -> Array:
+        if position == len(levels):
+            filled = iter(values)
+            full = [next(filled) if eqx.is_array(leaf) else leaf for leaf in leaves]
+            return function(jtu.tree_unflatten(treedef, full), *points)
+        number, level = len(levels) - 1 - position, levels[position]
+        axes = (
+            [0 if number in own else None for own in leaf_axes],
+            [0 if level.over_inputs and not one else None for one in shared],
+        )
+        step = partial(apply, position + 1)
+        if not any(axis == 0 for side in axes for axis in side):
+            result = step(values, points)
+            return jnp.broadcast_to(result[None], (level.size, *result.shape))
+        batched: Array = jax.vmap(step, in_axes=axes, axis_size=level.size)(values, points)
+        return batched
+
+    return apply(0, dynamic, arrays)
+
+
+def _check_points(sets: tuple[PointSet, ...]) -> None:
+    for points, name, mask, _ in sets:
+        if points.shape[-1] == 0:
+            raise ShapeError(
+                f"`{name}` has shape {points.shape}: need at least 1 input dimension. "
+                "Fix: pass (n, d) or (b, n, d)."
+            )
+        if mask is not None:
+            check_mask(mask, points, "mask" if name in ("X", "x1") else "mask2")
+    first, last = sets[0], sets[-1]
+    if first.points.shape[-1] != last.points.shape[-1]:
+        raise ShapeError(
+            f"`x1` has dimension {first.points.shape[-1]} and `x2` has dimension "
+            f"{last.points.shape[-1]} (shapes {first.points.shape} and {last.points.shape}), "
+            "expected the same. Fix: pass equally many columns."
+        )
+
+
+def check_mask(mask: Array, points: Array, name: str) -> None:
+    """One boolean per row, for each set of a batch or shared by all."""
+    if mask.dtype != jnp.bool_:
+        raise DTypeError(
+            f"`{name}` has dtype {mask.dtype}, expected bool (True = a real row). "
+            f"Fix: pass {name}.astype(bool)."
+        )
+    if mask.shape not in (points.shape[:-1], points.shape[-2:-1]):
+        raise ShapeError(
+            f"`{name}` has shape {mask.shape}, expected {points.shape[:-1]}, one entry per point. "
+            "Fix: pass one boolean per row."
+        )
+
+
+def _check_batch(each: PointSet, levels: tuple[Level, ...], kernel: Any) -> None:
+    shape, sizes = each.points.shape, tuple(level.size for level in levels if level.over_inputs)
+    if len(shape) == 2 and (each.may_share or not sizes):
+        return
+    if len(shape) == 2 + len(sizes) and shape[:-2] == sizes:
+        return
+    wanted = ", ".join(map(str, (*sizes, "n", "d")))
+    if not levels:
+        raise ShapeError(
+            f"`{each.name}` has shape {shape}: at most 3 axes expected. "
+            "Fix: pass (n, d) or (b, n, d)."
+        )
+    if not kernel.levels():
+        raise ShapeError(
+            f"batches of {sizes[0]} and {shape[0]} point sets, expected the same number. "
+            "Fix: pass sets in equal batches."
+        )
+    batched = [name for name, value in kernel.hyperparameters.items() if value.ndim]
+    named = (
+        f" (`{batched[0]}` has shape {kernel.hyperparameters[batched[0]].shape})" if batched else ""
+    )
+    raise ShapeError(
+        f"`{each.name}` has shape {shape}, but the kernel is a batch over "
+        f"{tuple(level.size for level in levels)}{named} and expects ({wanted}). "
+        "Fix: pass as many sets as the batch has elements, or build the batch with "
+        f"batch_over_inputs={'False' if sizes else 'True'}."
+    )
+
+
+def unbatched(kernel: Any) -> tuple[Any, list[frozenset[int]]]:
+    """The tree without batch kernels, and for each array leaf the levels that gave it an axis.
+
+    Levels count from the innermost, 0. Their axes lead in every leaf, the outermost first.
+    """
+    axes: list[frozenset[int]] = []
+
+    def strip(node: Any, around: tuple[int, ...]) -> Any:
+        def visit(part: Any) -> Any:
+            if isinstance(part, Batched):
+                own = len(part.inner_kernel.levels())
+                return strip(part.inner_kernel, (*around, own))
+            own_axes = part.axes if isinstance(part, Stacked) else ()
+            if len(own_axes) != len(around) and eqx.is_array_like(unstacked(part)):
+                raise ShapeError(_misplaced(around))
+            if eqx.is_array(unstacked(part)):
+                axes.append(frozenset(n for n, has in zip(around, own_axes, strict=True) if has))
+            return unstacked(part)
+
+        return jtu.tree_map(visit, node, is_leaf=lambda n: isinstance(n, Batched | Stacked))
+
+    return strip(kernel, ()), axes
+
+
+def _misplaced(around: tuple[int, ...]) -> str:
+    if around:
+        return (
+            "a hyperparameter of a BatchKernel was exchanged for an array without its batch. "
+            "Fix: use batch.replace(name=values)."
+        )
+    return INSIDE
+
+
+def unstacked(leaf: Any) -> Any:
+    return leaf.values if isinstance(leaf, Stacked) else leaf
