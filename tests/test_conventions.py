@@ -23,7 +23,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 # Imports point from the right to the left only.
 LAYERS = (
     ("_errors", "_typing"),
-    ("_parameters", "_padding"),
+    ("_parameters", "_padding", "_nodes"),
     ("_inputs", "_module"),
     ("kernels",),
     ("linalg",),

@@ -39,6 +39,7 @@ class Bounded(kx.AbstractKernel):
         (lambda: SE(np.nan), "`length_scale` is nan, but must be finite"),
         (lambda: SE(np.inf), "`length_scale` is inf, but must be finite"),
         (lambda: SE([1.0, -2.0]), r"`length_scale` is -2\.0"),
+        (lambda: SE(1e-310), r"`length_scale` is 0\.0"),
         (lambda: SE(jnp.asarray(-1.0)), r"`length_scale` is -1\.0"),
         (lambda: kx.PeriodicKernel(1.0, 0.0), r"PeriodicKernel: `period` is 0\.0"),
         (lambda: kx.RationalQuadraticKernel(1.0, -1.0), r"`alpha` is -1\.0"),
@@ -73,7 +74,6 @@ def test_values_on_the_edge_are_inside():
     ("value", "text"),
     [
         (1j, "dtype complex128"),
-        ("1.0", "dtype <U3"),
         (np.float16(1.0), "dtype float16"),
         (True, "dtype bool"),
         (object(), "dtype object"),
@@ -82,6 +82,35 @@ def test_values_on_the_edge_are_inside():
 def test_what_is_no_number_is_no_hyperparameter(value, text):
     with pytest.raises(kx.DTypeError, match=f"`length_scale` has {text}.*Fix:"):
         SE(value)
+
+
+@pytest.mark.parametrize("value", ["1.0", None, {}, abs, SE(1.0)])
+def test_what_is_not_even_an_array(value):
+    with pytest.raises(kx.DTypeError, match=r"`length_scale` is .*, expected a number.*Fix:"):
+        SE(value)
+
+
+def test_a_python_number_put_into_the_tree_is_a_hyperparameter():
+    swapped = eqx.tree_at(lambda k: k.length_scale, SE(1.0), 1.5)
+    assert swapped.structure is SE(1.0).structure
+    np.testing.assert_array_equal(swapped(0.0, 1.0), SE(1.5)(0.0, 1.0))
+
+
+def test_a_profile_or_a_mixin_of_a_subclass_is_used_everywhere():
+    class Cauchy(kx.SEKernel):
+        def profile(self, s):
+            return 1.0 / (1.0 + s)
+
+    class Dot:
+        def pairwise(self, x, y):
+            return jnp.sum(x * y)
+
+    class Mixed(Dot, kx.SEKernel):
+        pass
+
+    X = np.array([0.0, 1.0, 3.0])
+    np.testing.assert_allclose(Cauchy(1.0).gram(X), 1 / (1 + (X[:, None] - X) ** 2), rtol=1e-15)
+    np.testing.assert_allclose(Mixed(1.0).gram(X), np.outer(X, X), rtol=1e-15)
 
 
 def test_ragged_values():

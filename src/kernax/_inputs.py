@@ -80,27 +80,60 @@ def check_dtype(dtype: Any, name: str) -> None:
     raise DTypeError(f"`{name}` has dtype {dtype}, expected float32 or float64. Fix: {fix}.")
 
 
-def common_shift(*sets: Any) -> HostArray | None:
+def common_shift(*sets: Any, single: bool = False) -> HostArray | None:
     """The offset, per column, to take off 64-bit host data before they are rounded to 32 bits.
 
     None where there is nothing to gain: with x64 enabled, for data that are 32-bit already, or
-    where the offset is not large beside the spread.
+    where the offset is not large beside the spread. ``single`` says that a 1-D array is one point.
     """
-    if precision() == np.float64:
+    if precision() == np.float64 or any(isinstance(X, jax.core.Tracer) for X in sets):
         return None
-    wide = [X for X in sets if not isinstance(X, jax.Array) and np.asarray(X).dtype.kind in "iuf"]
-    if not any(np.asarray(X).dtype.itemsize == 8 for X in wide):
+    try:
+        hosts = [np.asarray(X) for X in sets]
+    except ValueError:
+        return None  # a ragged list, which is refused later
+    if any(X.dtype.kind not in "biuf" for X in hosts) or not any(
+        X.dtype.itemsize == 8
+        for X, given in zip(hosts, sets, strict=True)
+        if not isinstance(given, jax.Array)
+    ):
         return None
-    if any(isinstance(X, jax.core.Tracer) for X in sets):
+    rows = [_rows(X, single).astype(np.float64) for X in hosts]
+    if len({row.shape[-1] for row in rows}) != 1:
         return None
-    rows = [np.atleast_2d(np.asarray(X, np.float64).T).T for X in sets if np.size(X)]
-    if len({row.shape[-1] for row in rows}) != 1 or any(row.ndim > 2 for row in rows):
-        return None
-    low = np.min([np.nanmin(row, axis=0, initial=np.inf) for row in rows], axis=0)
-    high = np.max([np.nanmax(row, axis=0, initial=-np.inf) for row in rows], axis=0)
-    middle = (low + high) / 2
-    far = np.isfinite(middle) & (np.abs(middle) > 4 * (high - low))
+    every = np.concatenate(rows)
+    finite = np.isfinite(every)
+    low = np.min(every, axis=0, initial=np.inf, where=finite)
+    high = np.max(every, axis=0, initial=-np.inf, where=finite)
+    known = low <= high
+    middle, spread = np.zeros_like(low), np.zeros_like(low)
+    middle[known], spread[known] = (low[known] + high[known]) / 2, high[known] - low[known]
+    far = np.abs(middle) > 4 * spread
     return np.where(far, np.round(middle), 0.0) if far.any() else None
+
+
+def _rows(X: HostArray, single: bool) -> HostArray:
+    """Points as rows, whatever the shape they came in."""
+    if X.size == 0:
+        return X.reshape(0, X.shape[-1])
+    if X.ndim < 2:
+        return X.reshape(1, -1) if single else X.reshape(-1, 1)
+    return X.reshape(-1, X.shape[-1])
+
+
+def without_filler(values: Any, mask: Array | None, name: str) -> Any:
+    """A real row in place of each that the mask calls padding: what fills those, Inf included, is
+    never looked at."""
+    values = values if isinstance(values, jax.Array) else as_host(values, name)
+    if mask is None or isinstance(values, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+        return values
+    fits = mask.dtype == bool and mask.ndim > 0 and mask.shape == values.shape[: mask.ndim]
+    if not fits or values.dtype.kind != "f":
+        return values
+    keep = np.asarray(mask).reshape(*mask.shape, *(1,) * (values.ndim - mask.ndim))
+    stand_in = values[np.unravel_index(np.argmax(keep), keep.shape)[: mask.ndim]]
+    where = jnp.where if isinstance(values, jax.Array) else np.where
+    return where(keep, values, stand_in if keep.any() else np.zeros_like(stand_in))
 
 
 def to_device(host: HostArray, name: str, *, quiet: bool = False) -> Array:
@@ -122,10 +155,11 @@ def to_device(host: HostArray, name: str, *, quiet: bool = False) -> Array:
     return jnp.asarray(host)
 
 
-def warn_of_spacing(X: HostArray, name: str) -> None:
+def warn_of_spacing(points: Array, name: str) -> None:
     """`PrecisionWarning` where float32 numbers are so large that neighbours run together."""
-    if X.dtype != np.float32 or X.ndim != 2 or X.shape[0] < 2:
+    if points.dtype != np.float32 or isinstance(points, jax.core.Tracer) or points.size < 2:
         return
+    X = _rows(np.asarray(points), False)
     finite = np.where(np.isfinite(X), X, 0.0)
     spacing = np.spacing(np.abs(finite).max(axis=0))
     spread = np.ptp(finite, axis=0)

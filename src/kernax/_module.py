@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from ._errors import DTypeError, ParameterError, ShapeError
 from ._nodes import Stacked, Unit, path_name
-from ._parameters import Constraint, Real, constraint_of, guard
+from ._parameters import Constraint, Real, constraint_of, guard, is_constrained
 
 _M = TypeVar("_M", bound="Parameterised")
 
@@ -79,7 +79,10 @@ class Parameterised(eqx.Module):
         for field in dataclasses.fields(self):
             if field.metadata.get("static", False):
                 continue
-            value = _converted(getattr(self, field.name), f"{owner}: `{field.name}`")
+            value = getattr(self, field.name)
+            if is_constrained(field) and not isinstance(value, Unit):
+                _check_number(value, f"{owner}: `{field.name}`")
+            value = _converted(value, f"{owner}: `{field.name}`")
             object.__setattr__(self, field.name, value)
             if not _is_submodule(value):
                 for leaf in jtu.tree_leaves(value):
@@ -135,7 +138,7 @@ class Parameterised(eqx.Module):
         return result
 
 
-def field_values(module: Parameterised) -> dict[str, Any]:
+def field_values(module: Any) -> dict[str, Any]:
     return {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
 
 
@@ -154,6 +157,8 @@ def flatten(module: Any) -> tuple[Structure, tuple[Array, ...]]:
         return found
     except AttributeError:
         leaves, treedef = jtu.tree_flatten(module)
+        # A Python number, put there by a tree operation, would be compiled in.
+        leaves = [as_parameter(x, "a leaf") if type(x) in (int, float) else x for x in leaves]
         fixed = tuple(_ARRAY if eqx.is_array(leaf) else leaf for leaf in leaves)
         arrays = tuple(leaf for leaf in leaves if eqx.is_array(leaf))
         flat = (Structure.intern(treedef, fixed), arrays)
@@ -238,6 +243,8 @@ def check_value(value: Any, constraint: Constraint, label: str) -> None:
     if isinstance(value, jax.core.Tracer) or not eqx.is_inexact_array(value):
         return
     host = np.asarray(value)
+    # Arithmetic may flush subnormal numbers to 0.
+    host = np.where(np.abs(host) < np.finfo(host.dtype).tiny, np.zeros_like(host), host)
     allowed = np.asarray(constraint.contains(host))
     if not allowed.all():
         bad = host[~allowed].ravel()[0] if host.ndim else host
@@ -258,6 +265,7 @@ def short(value: Any, digits: str = ".10g") -> str:
     known = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer)
     if not known or np.size(value) > 8 or np.ndim(value) > 1:
         return f"{value.dtype.name}[{','.join(map(str, value.shape))}]"
+    digits = ".7g" if digits == ".10g" and value.dtype == np.float32 else digits
     numbers = [format(float(item), digits) for item in np.atleast_1d(np.asarray(value))]
     return f"[{', '.join(numbers)}]" if np.ndim(value) else numbers[0]
 
@@ -276,6 +284,14 @@ def _converted(value: Any, label: str) -> Any:
     ):
         value = jnp.asarray(value)
     return as_parameter(value, label)
+
+
+def _check_number(value: Any, label: str) -> None:
+    if value is None or callable(value) or isinstance(value, str | dict | set):
+        raise DTypeError(
+            f"{label} is {value!r}, expected a number or an array of numbers. "
+            "Fix: pass a number, for instance 1.0."
+        )
 
 
 def _is_submodule(value: Any) -> bool:

@@ -142,6 +142,11 @@ def constraint_of(field: "dataclasses.Field[Any]") -> Constraint:
     return found
 
 
+def is_constrained(field: "dataclasses.Field[Any]") -> bool:
+    """Whether a field was declared as a hyperparameter."""
+    return _CONSTRAINT in field.metadata
+
+
 def guard(value: Array, constraint: Constraint) -> Array:
     """NaN in place of a value outside its constraint: what a traced failure looks like."""
     if not constraint.guarded:

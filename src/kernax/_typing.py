@@ -5,7 +5,7 @@ take anything NumPy understands (`ArrayLike`) and check it themselves, so that a
 a `ShapeError`; the annotations with letters are for what is inside, and the tests check them.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jax.typing import ArrayLike as JaxArrayLike
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     ArrayLike = JaxArrayLike | Sequence[Any]
     Parameter = Any
     HostArray = np.ndarray[Any, Any]
+    Key = Array
+    Shape = int | tuple[int, ...]
+    NanOption = Literal["pad", "raise"]
 else:
-    ArrayLike = Any
+    # Public functions check these themselves, with errors that say more.
+    ArrayLike = Key = Shape = NanOption = Any
     # An array once the kernel is built; numbers, lists and NumPy arrays may be passed.
     Parameter = Array
     HostArray = np.ndarray

@@ -134,5 +134,5 @@ def test_a_mean_that_is_nan_is_not_called_a_bad_covariance():
 
 
 def test_what_is_not_a_mean():
-    with pytest.raises(kx.DTypeError, match="ConstantMean: `value` has dtype <U4"):
+    with pytest.raises(kx.DTypeError, match="ConstantMean: `value` is 'zero', expected a number"):
         kx.GaussianProcess(SE, 0.1, mean="zero")

@@ -138,14 +138,23 @@ def test_forward_and_reverse_mode_agree(points):
 def test_the_mirror_is_linear_with_plain_derivatives():
     from kernax.kernels._mirror import mirror
 
-    K = jnp.asarray(np.random.default_rng(0).normal(size=(131, 131)))
-    plain = lambda K: jnp.where(jnp.tri(131, dtype=bool), K, K.T)  # noqa: E731
-    np.testing.assert_array_equal(mirror(K), plain(K))
-    weights = jnp.asarray(np.random.default_rng(1).normal(size=(131, 131)))
-    gradients = [jax.grad(lambda K, m=m: jnp.sum(weights * m(K)))(K) for m in (mirror, plain)]
-    np.testing.assert_array_equal(*gradients)
+    def plain(K, diagonal):
+        K = jnp.where(jnp.tri(len(K), dtype=bool), K, K.T)
+        return jnp.where(jnp.eye(len(K), dtype=bool), diagonal[None, :], K)
+
+    rng = np.random.default_rng(0)
+    K, diagonal = jnp.asarray(rng.normal(size=(131, 131))), jnp.asarray(rng.normal(size=131))
+    weights = jnp.asarray(rng.normal(size=(131, 131)))
+    np.testing.assert_array_equal(mirror(K, diagonal), plain(K, diagonal))
+    fast, slow = (
+        jax.grad(lambda K, d, m=m: jnp.sum(weights * m(K, d)), argnums=(0, 1))(K, diagonal)
+        for m in (mirror, plain)
+    )
+    np.testing.assert_array_equal(fast[0], slow[0])
+    np.testing.assert_array_equal(fast[1], slow[1])
     for n in (0, 1, 2, 3):
-        np.testing.assert_array_equal(mirror(K[:n, :n]), np.asarray(plain(K))[:n, :n])
+        parts = K[:n, :n], diagonal[:n]
+        np.testing.assert_array_equal(mirror(*parts), np.asarray(plain(K, diagonal))[:n, :n])
 
 
 @pytest.mark.parametrize("weight", [0.7, [0.6, 1.7]])

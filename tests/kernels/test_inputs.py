@@ -141,23 +141,64 @@ def test_infinity_is_refused_and_named(make):
 
 
 def test_traced_infinity_shows_as_nan():
-    K = np.asarray(jax.jit(SE.gram)(jnp.asarray([0.0, jnp.inf])))
-    # Away from itself the point is infinitely far, with covariance 0.
-    np.testing.assert_array_equal(K, [[1.0, 0.0], [0.0, np.nan]])
+    X = jnp.asarray([0.0, jnp.inf])
+    for k in (SE, kx.ConstantKernel(1.0)):
+        K = np.asarray(jax.jit(k.gram)(X))
+        np.testing.assert_array_equal(K, [[1.0, np.nan], [np.nan, np.nan]])
+        assert np.isnan(jax.jit(k.diagonal)(X)[1])
+        assert np.isnan(k(X[1], X[0]))  # one pair of JAX arrays is not looked at first
+
+
+def test_what_fills_masked_rows_is_never_looked_at():
+    X, mask = np.arange(4.0), np.array([True, False, True, True])
+    for filler in (np.inf, np.nan, 1e30):
+        filled = np.where(mask, X, filler)
+        for points in (filled, jnp.asarray(filled)):
+            np.testing.assert_array_equal(SE.gram(points, mask=mask), SE.gram(X, mask=mask))
+    with jax.debug_nans(True):
+        SE.gram(X, mask=mask)
+        jax.grad(lambda k: jnp.sum(k.gram(X, mask=mask)))(SE)
+
+
+def test_masked_calls_check_what_plain_calls_check():
+    mask, X = np.ones(4, bool), np.zeros((4, 2))
+    with pytest.raises(kx.ShapeError, match="`x1` has dimension 2 and `x2` has dimension 1"):
+        kx.ConstantKernel(2.0).gram(X, X[:, :1], mask=mask)
+    with pytest.raises(kx.ShapeError, match="need at least 1 input dimension"):
+        SE.gram(np.zeros((4, 0)), mask=mask)
+    batch = SE.gram(np.random.default_rng(0).normal(size=(2, 2, 2)), mask=[True, False])
+    np.testing.assert_array_equal(batch, np.stack([np.eye(2)] * 2))
+
+
+@pytest.mark.parametrize("n", [100, 150])
+def test_composites_are_symmetric_in_32_bits_too(n):
+    X = np.random.default_rng(1).normal(size=(n, 3)).astype(np.float32)
+    single = lambda *values: [np.float32(value) for value in values]  # noqa: E731
+    k = kx.SEKernel(*single(1)) + kx.PeriodicKernel(*single(1, 0.7)) * kx.Matern32Kernel(*single(1))
+    linear = kx.ARDKernel(kx.SEKernel() + kx.LinearKernel(*single(1, 0.5)), np.ones(3, np.float32))
+    for kernel in (k, linear):
+        K = np.asarray(kernel.gram(X))
+        assert K.dtype == np.float32
+        np.testing.assert_array_equal(K, K.T)
+        np.testing.assert_array_equal(np.diag(K), kernel.diagonal(X))
 
 
 @pytest.mark.parametrize(
-    "cls", [kx.SEKernel, kx.Matern12Kernel, kx.Matern52Kernel, kx.RationalQuadraticKernel]
+    "cls",
+    [
+        kx.SEKernel,
+        kx.Matern12Kernel,
+        kx.Matern52Kernel,
+        kx.RationalQuadraticKernel,
+        kx.PeriodicKernel,
+    ],
 )
 def test_extreme_length_scales_in_32_bits(cls):
     X = np.array([0.0, 1.0, 3.0], np.float32)
 
     def total(scale):
-        K = (
-            cls(scale, np.float32(2.0)).gram(X)
-            if cls is kx.RationalQuadraticKernel
-            else cls(scale).gram(X)
-        )
+        second = {kx.RationalQuadraticKernel: 2.0, kx.PeriodicKernel: 0.7}
+        K = cls(scale, *([np.float32(second[cls])] if cls in second else [])).gram(X)
         return jnp.sum(K), K
 
     evaluate = jax.jit(jax.value_and_grad(total, has_aux=True))

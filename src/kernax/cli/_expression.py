@@ -5,7 +5,6 @@ that is not in the catalogue, or any other construct, is an error that says wher
 """
 
 import ast
-import dataclasses
 import math
 import operator
 from collections.abc import Callable
@@ -158,19 +157,7 @@ def _call(name: str, function: Any, positional: list[Any], named: dict[str, Any]
         if name == "Uniform" and not np.all(np.less(prior.low, prior.high)):
             raise ValueError("Uniform(low, high) needs low < high")
         return prior
-    value = function(*positional, **named)
-    for field in dataclasses.fields(value) if isinstance(value, AbstractKernel) else ():
-        inside = getattr(value, field.name)
-        if isinstance(inside, AbstractKernel) and not issubclass(_plain(field), AbstractKernel):
-            raise InputError(
-                f"`{field.name}` of {name}(...) is the kernel {inside!r}, expected a number. "
-                "Fix: see `kernax kernels`."
-            )
-    return value
-
-
-def _plain(field: "dataclasses.Field[Any]") -> type:
-    return field.type if isinstance(field.type, type) else object
+    return function(*positional, **named)
 
 
 def _combine(op: type[ast.AST], left: Any, right: Any) -> Any:

@@ -4,6 +4,8 @@ The checks that need values run here, eagerly; inside a trace they are skipped, 
 shows as NaN.
 """
 
+import dataclasses
+import operator
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -13,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .. import _inputs, _padding
-from .._errors import InputError, ShapeError
+from .._errors import InputError, ParameterError, ShapeError
 from .._module import prepared
 from .._typing import HostArray
 from ..kernels._gram import covariance
@@ -34,13 +36,22 @@ class Data(eqx.Module):
     # Taken off X on the host, per column, before rounding to 32 bits; a tuple is hashable.
     shift: tuple[float, ...] | None = eqx.field(static=True, default=None)
 
+    @property
+    def compiled(self) -> "Data":
+        """What compiled code is given: the shift is taken off already, and is no part of it."""
+        return self if self.shift is None else dataclasses.replace(self, shift=None)
+
 
 def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
     """Observations checked: shapes, dtypes, finiteness; lists and NumPy arrays on the device."""
-    if mask is not None:
-        mask = jnp.asarray(mask)
-        X, y = _without_filler(X, mask, "X"), _without_filler(y, mask, "y")
-    points, finite, shift = as_inputs(gp, X, None)
+    if nan not in ("pad", "raise"):
+        raise ParameterError(
+            f"`nan` is {nan!r}, expected 'pad' or 'raise'. Fix: leave it out to pad."
+        )
+    mask = None if mask is None else jnp.asarray(mask)
+    X, y = (_inputs.without_filler(v, mask, name) for v, name in ((X, "X"), (y, "y")))
+    shift = host_shift(gp, X)
+    points, finite = as_inputs(X, shift)
     values, _ = _inputs.as_points(y, "y")
     _inputs.check_dtype(values.dtype, "y")
     column = values.ndim == 2 and values.shape[1] == 1
@@ -67,15 +78,8 @@ def wrong_noise(gp: "GaussianProcess", n: int) -> str:
     )
 
 
-def as_inputs(
-    gp: "GaussianProcess", X: Any, shift: Any, name: str = "X"
-) -> tuple[Array, bool, tuple[float, ...] | None]:
-    """Points (n, d) on the device, whether they are known to be finite, and the shift used."""
-    if not isinstance(X, jax.Array):
-        X = _inputs.as_host(X, name)
-        if shift is None and gp.kernel.stationary and getattr(gp.mean, "flat", False):
-            found = _inputs.common_shift(X)
-            shift = None if found is None else tuple(found.tolist())
+def as_inputs(X: Any, shift: tuple[float, ...] | None, name: str = "X") -> tuple[Array, bool]:
+    """Points (n, d) on the device, less the shift, and whether they are known to be finite."""
     if isinstance(X, jax.core.Tracer) and shift is not None:
         points, finite = _shifted(X, np.asarray(shift)), False
     else:
@@ -91,9 +95,16 @@ def as_inputs(
         raise ShapeError(
             f"`{name}` has shape {points.shape}: need at least 1 input dimension. Fix: pass (n, d)."
         )
-    if not isinstance(points, jax.core.Tracer):
-        _inputs.warn_of_spacing(np.asarray(points), name)
-    return points, finite, shift
+    _inputs.warn_of_spacing(points, name)
+    return points, finite
+
+
+def host_shift(gp: "GaussianProcess", X: Any) -> tuple[float, ...] | None:
+    """What to take off 64-bit host data, per column, before rounding them to 32 bits."""
+    if isinstance(X, jax.Array) or not (gp.kernel.stationary and getattr(gp.mean, "flat", False)):
+        return None
+    found = _inputs.common_shift(X)
+    return None if found is None else tuple(found.tolist())
 
 
 def _shifted(X: Array, shift: HostArray) -> Array:
@@ -103,18 +114,6 @@ def _shifted(X: Array, shift: HostArray) -> Array:
     high, low = (part[0] if X.ndim < 2 else part[None, :] for part in (high, low))
     # Without the barrier XLA adds the two parts up again.
     return jax.lax.optimization_barrier(X - high) - low
-
-
-def _without_filler(values: Any, mask: Array, name: str) -> Any:
-    """NaN where the mask says padding: what fills those rows, Inf included, is never looked at."""
-    values = values if isinstance(values, jax.Array) else _inputs.as_host(values, name)
-    traced = isinstance(values, jax.core.Tracer) or isinstance(mask, jax.core.Tracer)
-    fits = mask.dtype == bool and values.ndim > 0 and mask.shape == values.shape[:1]
-    if traced or not fits or values.dtype.kind != "f":
-        return values
-    keep = np.asarray(mask).reshape(-1, *(1,) * (values.ndim - 1))
-    where = jnp.where if isinstance(values, jax.Array) else np.where
-    return where(keep, values, np.asarray(np.nan, values.dtype))
 
 
 def _check_missing(X: Array, y: Array, mask: Array | None, nan: str) -> None:
@@ -177,3 +176,26 @@ def system(gp: "GaussianProcess", data: Data) -> tuple[Array, Array, Array, Arra
     # The padded value goes before the subtraction, so that no NaN meets a derivative.
     residual = jnp.where(real, jnp.where(real, y, 0.0) - evaluate_mean(gp.mean, X), 0.0)
     return _padding.as_identity(K, real), residual, count, scale, X
+
+
+def as_key(key: Any) -> Any:
+    """A key of JAX's random numbers; `ParameterError` for anything else."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+        raise ParameterError(
+            f"`key` is {key!r}, expected a key of random numbers. Fix: pass jax.random.key(0)."
+        )
+    return key
+
+
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """A shape of draws; one number is a shape of one axis."""
+    try:
+        sizes = tuple(operator.index(n) for n in (shape if np.iterable(shape) else (shape,)))
+    except TypeError:
+        sizes = (-1,)
+    if any(size < 0 for size in sizes):
+        raise ParameterError(
+            f"`shape` is {shape!r}, expected whole numbers >= 0. Fix: pass for instance (3,)."
+        )
+    return sizes

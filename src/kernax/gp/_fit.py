@@ -12,11 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._errors import ConvergenceError, ConvergenceWarning, InputError, NumericalWarning
+from .._errors import (
+    ConvergenceError,
+    ConvergenceWarning,
+    InputError,
+    NumericalWarning,
+    ParameterError,
+)
+from .._inputs import common_dtype
 from .._module import Structure, flatten, with_leaves
 from .._typing import ArrayLike, HostArray
 from ..linalg import log_density
-from ._data import Data, as_data, system
+from ._data import Data, as_data, as_key, system
 from ._free_space import FreeSpace, coordinate, free_space
 from ._priors import log_prior, resolve_fixed, resolve_priors
 from ._process import GaussianProcess
@@ -29,7 +36,8 @@ class FitResult:
     """What `fit` found.
 
     ``gp``: the process with the fitted hyperparameters. ``loss``: minus the log marginal
-    likelihood, minus the log density of the priors, at those hyperparameters. ``history``: the
+    likelihood at those hyperparameters, and with priors minus their log density **in free space**:
+    that of the natural scale plus the log Jacobian of the transformation. ``history``: the
     loss after each step of the best start. ``converged``, ``message``: why it stopped.
     ``gradient_norm``: the largest derivative left in free space. ``losses``: the final loss of
     each start, NaN where it failed. ``interrupted``: stopped by Ctrl-C.
@@ -54,14 +62,14 @@ class FitResult:
 
 
 def fit(
-    gp: GaussianProcess,
+    gp: Any,
     X: ArrayLike,
     y: ArrayLike,
-    priors: dict[str, Any] | None = None,
+    priors: Any = None,
     fixed: str | Sequence[str] = (),
-    restarts: int = 0,
-    key: Array | None = None,
-    max_steps: int = 500,
+    restarts: Any = 0,
+    key: Any = None,
+    max_steps: Any = 500,
     progress: bool = True,
     *,
     mask: ArrayLike | None = None,
@@ -83,7 +91,8 @@ def fit(
     Raises `ConvergenceError` where no start has a finite loss; warns `ConvergenceWarning` for a
     stop before convergence or a hyperparameter at the end of its search range.
     """
-    data = as_data(gp, X, y, mask, "pad")
+    _check_options(gp, priors, restarts, max_steps)
+    data = as_data(gp, X, y, mask, "pad").compiled
     if not _count(data):
         raise InputError(
             f"`X` has no real rows (shape {data.X.shape}), and nothing can be fitted to no data. "
@@ -93,7 +102,7 @@ def fit(
     distributions = resolve_priors(gp, priors, held)
     space, start = free_space(gp, held)
     problem = _Problem(gp, data, space, start, distributions)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0) if key is None else as_key(key)
     starts = [problem.origin] + [
         problem.random_start(jax.random.fold_in(key, i)) for i in range(restarts)
     ]
@@ -109,6 +118,24 @@ def fit(
         if runs[-1].interrupted:
             break
     return _best(problem, runs)
+
+
+def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any) -> None:
+    if not isinstance(gp, GaussianProcess):
+        raise ParameterError(
+            f"`gp` is a {type(gp).__name__}, expected a GaussianProcess. "
+            "Fix: pass kernax.GaussianProcess(kernel)."
+        )
+    if priors is not None and not isinstance(priors, dict):
+        raise ParameterError(
+            f"`priors` is a {type(priors).__name__}, expected a dict of paths and distributions. "
+            "Fix: pass for instance {'noise_variance': LogNormal(0, 1)}."
+        )
+    for name, value in (("restarts", restarts), ("max_steps", max_steps)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+            raise ParameterError(
+                f"`{name}` is {value!r}, expected a whole number >= 0. Fix: pass for instance 10."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +168,7 @@ class _Problem:
     ):
         self.gp, self.space, self.start, self.priors, self.data = gp, space, start, priors, data
         self.structure, self.leaves = flatten(gp)
-        dtypes = [leaf.dtype for leaf in self.leaves] + [data.X.dtype]
-        self.dtype = jnp.result_type(*(d for d in dtypes if jnp.issubdtype(d, jnp.floating)))
+        self.dtype = common_dtype(data.X, *self.leaves)
         self.origin = jnp.zeros(space.size, self.dtype)
 
     def fitted(self, u: Any) -> GaussianProcess:

@@ -12,14 +12,14 @@ from jaxtyping import Array
 
 from .._errors import NumericalWarning, ParameterError, ShapeError
 from .._inputs import common_dtype
-from .._module import Structure, flatten, prepared
-from .._typing import ArrayLike, Scalar
+from .._module import Structure, field_values, flatten, prepared, rebuild_fields
+from .._typing import ArrayLike, Key, Scalar, Shape
 from ..kernels import AbstractKernel
 from ..kernels._gram import covariance, variances
 from ..linalg import cholesky, status_of, whiten
 from ..linalg._dense import _value
 from ..linalg._mvn import report
-from ._data import Data, as_inputs, clean_inputs, mark_rows, prepared_gp, system
+from ._data import Data, as_inputs, as_key, as_shape, clean_inputs, mark_rows, prepared_gp, system
 from ._means import evaluate_mean
 from ._process import GaussianProcess, draw, indefinite
 
@@ -47,7 +47,7 @@ class Posterior(eqx.Module):
 
     __getattribute__ = object.__getattribute__
 
-    def mean(self, Xs: ArrayLike, *, kernel: AbstractKernel | None = None) -> Array:
+    def mean(self, Xs: ArrayLike, *, kernel: Any = None) -> Array:
         """E[f(Xs) | y] = m(Xs) + K(Xs, X) (K + noise)^-1 (y - m(X))."""
         values: Array = self._predict(_mean, Xs, kernel)
         return self._shaped(values)
@@ -57,7 +57,7 @@ class Posterior(eqx.Module):
         Xs: ArrayLike,
         *,
         observation: bool = False,
-        kernel: AbstractKernel | None = None,
+        kernel: Any = None,
     ) -> Array:
         """Var[f(Xs) | y] = k(Xs, Xs) - diag(K(Xs, X) (K + noise)^-1 K(X, Xs)), never negative."""
         values, worst = self._predict(_variance, Xs, kernel, observation=observation)
@@ -76,7 +76,7 @@ class Posterior(eqx.Module):
         Xs: ArrayLike,
         *,
         observation: bool = False,
-        kernel: AbstractKernel | None = None,
+        kernel: Any = None,
     ) -> Array:
         """Cov[f(Xs) | y], (m, m): K(Xs, Xs) - K(Xs, X) (K + noise)^-1 K(X, Xs)."""
         C: Array = self._predict(_covariance, Xs, kernel, observation=observation)[0]
@@ -84,30 +84,33 @@ class Posterior(eqx.Module):
 
     def sample(
         self,
-        key: Array,
+        key: Key,
         Xs: ArrayLike,
-        shape: tuple[int, ...] = (),
+        shape: Shape = (),
         *,
         observation: bool = False,
     ) -> Array:
         """Joint draws of f(Xs) given y, shape + (m,)."""
         draws, jitter = self._predict(
-            _draws, Xs, None, observation=observation, key=key, shape=tuple(shape)
+            _draws, Xs, None, observation=observation, key=as_key(key), shape=as_shape(shape)
         )
         gram = partial(self.covariance, observation=observation)
         report(jitter, jitter, lambda: indefinite(gram, jnp.asarray(Xs)), quiet=True)
         return self._shaped(draws)
 
-    def _predict(
-        self, function: Any, Xs: Any, kernel: AbstractKernel | None, **options: Any
-    ) -> Any:
+    def _predict(self, function: Any, Xs: Any, kernel: Any, **options: Any) -> Any:
         if options.get("observation") and self.gp.noise_variance.ndim:
             raise ParameterError(
                 "`observation=True` with one `noise_variance` per training point: the noise of "
                 "the new points is not known. Fix: add it to the latent variance yourself."
             )
-        structure, leaves = flatten(self)
-        points, finite, _ = as_inputs(self.gp, Xs, self.data.shift, "Xs")
+        if kernel is not None and not isinstance(kernel, AbstractKernel):
+            raise ParameterError(
+                f"`kernel` is {kernel!r}, expected a kernel, one part of that of the process. "
+                "Fix: pass for instance posterior.gp.kernel.left_kernel."
+            )
+        structure, leaves = self._compiled()
+        points, finite = as_inputs(Xs, self.data.shift, "Xs")
         d = self.data.X.shape[1]
         if points.shape[1] != d:
             raise ShapeError(
@@ -118,6 +121,19 @@ class Posterior(eqx.Module):
         part, part_leaves = (None, ()) if kernel is None else flatten(kernel)
         return function(structure, leaves, points, finite, part, part_leaves, **options)
 
+    def _compiled(self) -> tuple[Structure, tuple[Array, ...]]:
+        """What compiled code is given, remembered; another shift compiles nothing again."""
+        try:
+            found: tuple[Structure, tuple[Array, ...]] = object.__getattribute__(self, "_flat")
+        except AttributeError:
+            values = field_values(self) | {"data": self.data.compiled}
+            found = flatten(rebuild_fields(Posterior, values))
+            object.__setattr__(self, "_flat", found)
+        return found
+
+    def __reduce__(self) -> Any:
+        return rebuild_fields, (type(self), field_values(self))
+
     def _shaped(self, values: Array) -> Array:
         return values[..., None] if self.data.column else values
 
@@ -125,7 +141,7 @@ class Posterior(eqx.Module):
 def condition(gp: GaussianProcess, data: Data) -> Posterior:
     """Factorise, solve, and report: the work behind `GaussianProcess.condition`."""
     structure, leaves = flatten(gp)
-    L, weights, value, jitter, status = _condition(structure, leaves, data)
+    L, weights, value, jitter, status = _condition(structure, leaves, data.compiled)
     report(value, jitter, lambda: gp._failure(data))
     return Posterior(gp, data, L, weights, value, jitter, status)
 

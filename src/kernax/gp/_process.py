@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .._errors import InputError, KernaxError, NotPSDError, ParameterError, ShapeError
 from .._module import Parameterised, Structure, flatten, named_leaves, short
 from .._parameters import non_negative
-from .._typing import ArrayLike, Parameter
+from .._typing import ArrayLike, Key, NanOption, Parameter, Shape
 from ..kernels import AbstractKernel, NegKernel
 from ..kernels._gram import covariance
 from ..linalg import Dense, cholesky, log_density
@@ -22,7 +22,10 @@ from ._data import (
     Data,
     as_data,
     as_inputs,
+    as_key,
+    as_shape,
     clean_inputs,
+    host_shift,
     mark_rows,
     prepared_gp,
     system,
@@ -83,7 +86,7 @@ class GaussianProcess(Parameterised):
         y: ArrayLike,
         *,
         mask: ArrayLike | None = None,
-        nan: Literal["pad", "raise"] = "pad",
+        nan: NanOption = "pad",
     ) -> Array:
         """log N(y; mean(X), K(X, X) + noise), a scalar.
 
@@ -93,15 +96,15 @@ class GaussianProcess(Parameterised):
         """
         structure, leaves = flatten(self)
         data = as_data(self, X, y, mask, nan)
-        value, jitter = _log_likelihood(structure, leaves, data)
+        value, jitter = _log_likelihood(structure, leaves, data.compiled)
         report(value, jitter, lambda: self._failure(data))
         return value
 
     def sample(
         self,
-        key: Array,
+        key: Key,
         X: ArrayLike,
-        shape: tuple[int, ...] = (),
+        shape: Shape = (),
         *,
         observation: bool = False,
     ) -> Array:
@@ -111,10 +114,11 @@ class GaussianProcess(Parameterised):
         mean variance. NaN at padded rows.
         """
         structure, leaves = flatten(self)
-        points, finite, _ = as_inputs(self, X, None)
+        key, shape = as_key(key), as_shape(shape)
+        points, finite = as_inputs(X, host_shift(self, X))
         if observation and self.noise_variance.shape not in ((), (len(points),)):
             raise ShapeError(wrong_noise(self, len(points)))
-        draws, jitter = _sample(structure, finite, leaves, key, points, tuple(shape), observation)
+        draws, jitter = _sample(structure, finite, leaves, key, points, shape, observation)
         report(jitter, jitter, lambda: indefinite(self.kernel.gram, points), quiet=True)
         return draws
 
@@ -124,7 +128,7 @@ class GaussianProcess(Parameterised):
         y: ArrayLike,
         *,
         mask: ArrayLike | None = None,
-        nan: Literal["pad", "raise"] = "pad",
+        nan: NanOption = "pad",
     ) -> "Posterior":
         """The posterior given observations: one factorisation, reused by all that follows.
 
@@ -149,7 +153,7 @@ class GaussianProcess(Parameterised):
 
     def _failure(self, data: Data) -> KernaxError:
         structure, leaves = flatten(self)
-        K, residual, X, real = _system(structure, leaves, data)
+        K, residual, X, real = _system(structure, leaves, data.compiled)
         missing = np.isnan(np.asarray(residual))
         if missing.any():
             return InputError(

@@ -17,6 +17,11 @@ from . import _gram
 from ._levels import Level, aligned
 
 
+def _provider(cls: type, name: str) -> int:
+    """How far up its ancestors a class finds an attribute."""
+    return next(depth for depth, parent in enumerate(cls.__mro__) if name in parent.__dict__)
+
+
 class AbstractKernel(Parameterised):
     """A covariance function k(x, y).
 
@@ -41,12 +46,11 @@ class AbstractKernel(Parameterised):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # A class that writes its own formula must not inherit what was true of another one.
-        if ("pairwise" in cls.__dict__ or "static_class" in cls.__dict__) and (
-            "matrix" not in cls.__dict__
-        ):
-            inherited = ("matrix", "rescaled", "stationary", "symmetric_rounding")
-            for name in set(inherited) - set(cls.__dict__):
+        # A class with a formula of its own, be it from a mixin, must not inherit what was true
+        # of another one.
+        formula = min(_provider(cls, name) for name in ("pairwise", "static_class"))
+        for name in ("matrix", "rescaled", "stationary", "symmetric_rounding"):
+            if formula < _provider(cls, name):
                 setattr(cls, name, AbstractKernel.__dict__[name])
 
     def __check_init__(self) -> None:
@@ -96,7 +100,8 @@ class AbstractKernel(Parameterised):
         ==================  ========================================================
 
         A row with a NaN coordinate is padding: its covariances are NaN. Raises `ShapeError`,
-        `DTypeError`, and `InputError` for Inf.
+        `DTypeError`, and `InputError` for Inf; traced, and for one pair of JAX arrays, which is
+        not looked at first, Inf gives NaN.
         """
         return _gram.call(self, x1, x2)
 

@@ -79,6 +79,10 @@ class BatchKernel(TransparentKernel, Batched):
     def sign(self) -> int:
         return self.inner_kernel.sign()
 
+    @property
+    def stationary(self) -> bool:  # type: ignore[override]
+        return self.inner_kernel.stationary
+
     def __len__(self) -> int:
         return self.batch_size
 

@@ -39,13 +39,17 @@ def call(kernel: "AbstractKernel", x1: Any, x2: Any) -> Array:
 
 def gram(kernel: "AbstractKernel", X: Any, X2: Any, mask: Any, mask2: Any) -> Array:
     structure, leaves = flatten(kernel)
-    X, X2, finite = _points(kernel, X, X2, ("X", "X2"))
     if mask is None and mask2 is None:
-        return _gram(structure, finite, leaves, X, X2)
+        first, second, finite = _points(kernel, X, X2, ("X", "X2"))
+        return _gram(structure, finite, leaves, first, second)
     if mask2 is not None and X2 is None:
         raise ShapeError("`mask2` was given without `X2`. Fix: use `mask` for the rows of X.")
     mask, mask2 = (None if m is None else jnp.asarray(m) for m in (mask, mask2))
-    return _masked_gram(structure, leaves, X, X2, mask, mask2)
+    X = _inputs.without_filler(X, mask, "X")
+    if X2 is not None:
+        X2 = _inputs.without_filler(X2, mask2, "X2")
+    first, second, _ = _points(kernel, X, X2, ("X", "X2"))
+    return _masked_gram(structure, leaves, first, second, mask, mask2)
 
 
 def diagonal(kernel: "AbstractKernel", X: Any) -> Array:
@@ -62,8 +66,9 @@ def _points(
     host = not all(isinstance(x, jax.Array) for x in both)
     shift = None
     if host and kernel.stationary:
-        shift = _inputs.common_shift(*both)
+        shift = _inputs.common_shift(*both, single=single)
     first, finite = _inputs.as_points(x1, names[0], shift, single=single)
+    _inputs.warn_of_spacing(first, names[0])
     if x2 is None:
         return first, None, finite
     second, also = _inputs.as_points(x2, names[1], shift, single=single)
@@ -129,9 +134,9 @@ def _diagonal(structure: Structure, finite: bool, leaves: tuple[Array, ...], X: 
     kernel, dtype, X, _ = _ready(structure, leaves, X, None, ("X", "X2"))
 
     def one(kernel: Any, X: Points, _: None) -> Vector:
-        clean, real = _padding.clean(X, None)
+        clean = _padding.clean(X, None)[0]
         values = variances(prepared(kernel, dtype), clean)
-        return values if finite else jnp.where(real, values, jnp.nan)
+        return values if finite else jnp.where(jnp.isfinite(X).all(axis=-1), values, jnp.nan)
 
     return over_levels(one, kernel, _columns(X, "X"))
 
@@ -152,6 +157,7 @@ def same_points(kernel: "AbstractKernel", X: Points, mask: Mask | None, finite: 
     if finite and mask is None:
         return covariance(kernel, X)
     clean, real = _padding.clean(X, mask)
+    real = real & jnp.isfinite(X).all(axis=-1)
     return _padding.mark(covariance(kernel, clean), real, real)
 
 
@@ -159,19 +165,21 @@ def two_sets(kernel: "AbstractKernel", X: Points, Y: OtherPoints, finite: bool) 
     """K(X, Y), without white noise; NaN where there is padding."""
     if finite:
         return kernel.matrix(X, Y)
-    (X, real1), (Y, real2) = _padding.clean(X, None), _padding.clean(Y, None)
-    return _padding.mark(kernel.matrix(X, Y), real1, real2)
+    clean1, clean2 = _padding.clean(X, None)[0], _padding.clean(Y, None)[0]
+    finite1, finite2 = (jnp.isfinite(points).all(axis=-1) for points in (X, Y))
+    return _padding.mark(kernel.matrix(clean1, clean2), finite1, finite2)
 
 
 def covariance(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Matrix:
     """K(X, X) of clean points, exactly symmetric, with or without white noise."""
     K = kernel.matrix(X, X)
-    if not kernel.symmetric_rounding:
-        K = mirror(K)
-    if noise and has_noise(kernel):
-        diagonal = variances(kernel, X)
-        K = jnp.where(jnp.eye(X.shape[0], dtype=bool), diagonal[:, None], K)
-    return K
+    noisy = noise and has_noise(kernel)
+    if kernel.symmetric_rounding and not noisy:
+        return K
+    diagonal = variances(kernel, X, noise=noise)
+    if kernel.symmetric_rounding:
+        return jnp.where(jnp.eye(X.shape[0], dtype=bool), diagonal[:, None], K)
+    return mirror(K, diagonal)
 
 
 def variances(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Vector:

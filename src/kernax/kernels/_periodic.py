@@ -19,6 +19,7 @@ from .._typing import (
     Scalar,
 )
 from ._base import AbstractKernel
+from ._distance import inverse_power_of_two
 from ._pairs import check_per_dimension, in_one_dtype, pair_sum, per_term
 
 
@@ -56,18 +57,23 @@ class PeriodicKernel(AbstractKernel):
         check_per_dimension(length_scale, d, "length_scale")
         check_per_dimension(period, d, "period")
         period = jnp.broadcast_to(period, (d,))
-        weight = jnp.broadcast_to(1.0 / length_scale, (d,))
+        # An exact power of two near 1 / length_scale, and the rest: neither overflows.
+        power = inverse_power_of_two(length_scale)
+        weight = jnp.square(1.0 / (length_scale * power))
+        power, weight = (jnp.broadcast_to(value, (d,)) for value in (power, weight))
+        cap = jnp.asarray(jnp.finfo(x.dtype).max / 8, x.dtype)
         rows = period if x.ndim == 1 else period[None, :]
-        periods, weights = per_term(period), per_term(weight)
+        periods, powers, weights = per_term(period), per_term(power), per_term(weight)
 
         def term(a: Array, b: Array) -> Array:
             difference = a - b
-            p, w = next(periods)(difference), next(weights)(difference)
+            p, q = next(periods)(difference), next(powers)(difference)
             phase = (difference - p * jnp.round(difference / p)) / p
-            return jnp.square(jnp.sin(jnp.pi * phase) * w)
+            square = jnp.minimum(jnp.square(jnp.sin(jnp.pi * phase) * q), cap)
+            return square * next(weights)(difference)
 
         total = pair_sum(term, remainder(x, rows), remainder(y, rows))
-        return jnp.exp(-2.0 * total)
+        return jnp.exp(-2.0 * jnp.minimum(total, cap))
 
 
 @jax.custom_jvp
