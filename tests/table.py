@@ -194,6 +194,19 @@ CASES: dict[str, Case] = {
 }
 
 NAMES = list(CASES)
+# One of each sort, where a test compiles much.
+VARIED = [
+    "se per dimension",
+    "matern12",
+    "rational quadratic",
+    "periodic per dimension",
+    "linear",
+    "power of a sum with noise",
+    "active dims of a product",
+    "ard of active dims",
+    "a user's wrapper",
+    "ard of a user's kernels",
+]
 POSITIVE = [name for name in NAMES if name not in ("difference", "negative factor")]
 
 

@@ -84,15 +84,23 @@ def test_restarts_are_reproducible_and_never_worse(fitted):
     assert (_fit._step._cache_size(), _fit._loss_and_gradient._cache_size()) == size
 
 
-def test_padding_changes_nothing():
+def test_padding_changes_nothing_and_what_is_fixed_stays_to_the_bit():
     mask = ~np.isin(np.arange(12), [2, 7])
-    filled = np.where(mask, X, np.nan)
-    result = kx.fit(GP, filled, np.where(mask, Y, 1e9), progress=False)
+    size = _fit._step._cache_size()
+    options = {
+        "fixed": ("noise_variance",),
+        # The prior of what is fixed plays no part.
+        "priors": {"noise_variance": types.SimpleNamespace(log_prob=None)},
+        "progress": False,
+    }
+    result = kx.fit(GP, np.where(mask, X, np.nan), np.where(mask, Y, 1e9), **options)
+    assert _fit._step._cache_size() == size + 1
+    assert result.gp.noise_variance == GP.noise_variance
     best = minimum(
-        lambda u: minus_log_likelihood(np.exp(u), X[mask], Y[mask]), np.log([1.0, 0.7, 0.1])
+        lambda u: minus_log_likelihood((*np.exp(u), 0.1), X[mask], Y[mask]), np.log([1.0, 0.7])
     )
     np.testing.assert_allclose(result.loss, best.fun, rtol=1e-8)
-    theta = [result.gp.hyperparameters[path] for path in PATHS]
+    theta = [result.gp.hyperparameters[path] for path in PATHS[:2]]
     np.testing.assert_allclose(theta, np.exp(best.x), rtol=1e-3)
 
 
@@ -144,12 +152,11 @@ def test_with_priors_it_is_the_mode_in_free_space():
         return minus_log_likelihood((weight, scale, noise), mean=u[3]) - log_prior - jacobian
 
     best = minimum(minus_log_posterior, np.array([-1.0, -0.3, -2.3, 0.0]))
-    result = fit(gp, priors=priors, restarts=1)
+    result = fit(gp, priors=priors)
     np.testing.assert_allclose(result.loss, best.fun, rtol=1e-8)
     u = best.x
     expected = [2 / (1 + np.exp(-u[0])), np.exp(u[1]), np.exp(u[2]), u[3]]
     np.testing.assert_allclose(list(result.gp.hyperparameters.values()), expected, rtol=1e-3)
-    np.testing.assert_allclose(result.losses, best.fun, rtol=1e-6)
 
 
 def test_restarts_are_drawn_from_the_priors():
@@ -164,20 +171,6 @@ def test_restarts_are_drawn_from_the_priors():
         np.testing.assert_allclose([g.hyperparameters[path] for g in drawn], value, rtol=1e-8)
     spread = np.log([float(g.noise_variance) / 0.1 for g in drawn])
     assert 0.8 < spread.std() < 2.5
-
-
-def test_what_is_fixed_stays_to_the_bit_and_the_rest_is_generalised_least_squares():
-    gp = kx.GaussianProcess(1.0 * kx.SEKernel(0.7), 0.1, mean=kx.LinearMean([0.2], -0.3))
-    size = _fit._step._cache_size()
-    ignored = {"noise_variance": types.SimpleNamespace(log_prob=None)}
-    result = fit(gp, fixed=("kernel", "noise_variance"), priors=ignored)
-    assert _fit._step._cache_size() == size + 1
-    assert all(result.gp.hyperparameters[p] == gp.hyperparameters[p] for p in PATHS)
-    K = np.exp(-0.5 * ((X[:, None] - X) / 0.7) ** 2) + 0.1 * np.eye(12)
-    H = np.column_stack([X, np.ones(12)])
-    slope, bias = np.linalg.solve(H.T @ np.linalg.solve(K, H), H.T @ np.linalg.solve(K, Y))
-    np.testing.assert_allclose(result.gp.mean.weights, [slope], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(result.gp.mean.bias, bias, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_free():

@@ -7,10 +7,12 @@ import pytest
 
 import kernax as kx
 from kernax._parameters import Constraint, Interval, NonNegative, Positive, Real
-from kernax.gp._free_space import bounds, coordinate, free_space, natural
+from kernax.gp import _free_space
+from kernax.gp._free_space import bounds, free_space
 from kernax.gp._priors import resolve_fixed
 
-EPS = np.finfo(float).eps
+natural = jax.jit(_free_space.natural, static_argnums=0)
+coordinate = jax.jit(_free_space.coordinate, static_argnums=0)
 STARTS = np.logspace(-30, 30, 61)
 
 

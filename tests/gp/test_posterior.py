@@ -60,7 +60,7 @@ def test_against_numpy(name):
 
 
 def test_covariance_is_exactly_symmetric():
-    C = np.asarray(GP.condition(X, Y).covariance(np.random.default_rng(1).normal(size=(37, 2))))
+    C = np.asarray(GP.condition(X, Y).covariance(np.random.default_rng(1).normal(size=(20, 2))))
     np.testing.assert_array_equal(C, C.T)
 
 
@@ -223,7 +223,9 @@ def test_padding_changes_nothing():
         Xp, yp = np.where(mask[:, None], X[rows], filler), np.where(mask, Y[rows], filler)
         posterior = GP.condition(Xp, yp, **options)
         assert posterior.status == kx.Status.OK
-        np.testing.assert_allclose(posterior.mean(XS), unpadded.mean(XS), rtol=1e-12)
+        value = posterior.log_marginal_likelihood
+        np.testing.assert_allclose(value, unpadded.log_marginal_likelihood, rtol=1e-13)
+        np.testing.assert_allclose(posterior.weights[mask], unpadded.weights, rtol=1e-11)
     for name, value in predictions(posterior, XS).items():
         expected = predictions(unpadded, XS)[name]
         np.testing.assert_allclose(value, expected, rtol=1e-11, atol=1e-14)
@@ -234,21 +236,18 @@ def test_a_padded_test_point_gives_nan():
     padded[1, 0] = np.nan
     real = [0, 2, 3]
     for name, value in predictions(posterior, padded).items():
-        expected = np.asarray(predictions(posterior, XS)[name])
-        value = np.asarray(value)
-        assert np.isnan(value[1]).all()
+        expected, value = np.asarray(predictions(posterior, XS)[name]), np.asarray(value)
+        inside = np.ix_(real, real) if name == "covariance" else real
+        assert np.isnan(value).sum() == (7 if name == "covariance" else 1)
         if name == "sample":
-            assert np.isfinite(value[real]).all()
-        elif name == "covariance":
-            assert np.isnan(value[:, 1]).all()
-            np.testing.assert_allclose(value[np.ix_(real, real)], expected[np.ix_(real, real)])
+            assert np.isfinite(value[inside]).all()
         else:
-            np.testing.assert_allclose(value[real], expected[real], rtol=1e-13)
+            np.testing.assert_allclose(value[inside], expected[inside], rtol=1e-13)
 
 
 def test_without_data_it_is_the_prior():
     empty = GP.condition(np.zeros((0, 2)), np.zeros(0))
-    masked = GP.condition(X, Y, mask=np.zeros(6, bool))
+    masked = GP.condition(np.vstack([X, X[:3]]), np.append(Y, Y[:3]), mask=np.zeros(9, bool))
     for posterior in (empty, masked):
         assert posterior.status == kx.Status.EMPTY
         assert posterior.log_marginal_likelihood == 0.0
@@ -267,11 +266,15 @@ def test_inside_jit_vmap_and_grad():
         return gp.condition(X, y).mean(points)
 
     eager = mean(GP, Y, XS)
-    np.testing.assert_allclose(jax.jit(mean)(GP, Y, jnp.asarray(XS)), eager, rtol=1e-13)
-    # The mean is linear in y.
-    J = jax.jacobian(mean, argnums=1)(GP, jnp.asarray(Y), XS)
-    np.testing.assert_allclose(J @ Y, eager, rtol=1e-12)
-    both = jax.vmap(mean, (None, 0, None))(GP, np.stack([Y, 2 * Y]), XS)
+
+    @jax.jit
+    def everything(gp, y, points):
+        both = jax.vmap(mean, (None, 0, None))(gp, jnp.stack([y, 2 * y]), points)
+        return mean(gp, y, points), jax.jacobian(mean, argnums=1)(gp, y, points), both
+
+    value, J, both = everything(GP, Y, XS)
+    np.testing.assert_allclose(value, eager, rtol=1e-13)
+    np.testing.assert_allclose(J @ Y, eager, rtol=1e-12)  # the mean is linear in y
     np.testing.assert_allclose(both, np.stack([eager, 2 * eager]), rtol=1e-12)
     # A posterior is a pytree: it may leave a jitted function.
     posterior = jax.jit(lambda gp: gp.condition(X, Y))(GP)

@@ -295,21 +295,20 @@ def test_a_difference_is_refused_before_anything_is_factorised():
 
 def test_an_indefinite_kernel_fails_and_says_where_to_look():
     gp = kx.GaussianProcess(Indefinite(), 0.0)
-    duplicated = np.vstack([X[:5], X[2]])
+    # Padding, at both ends, counts neither as points nor as duplicates.
+    padded = np.vstack([[np.nan, 0], X[:5], X[2], [np.nan, 0]])
     text = (
         r"the 6 x 6 covariance matrix \(float64\) is not positive semi-definite: its diagonal is "
-        r"between 1 and 1, and adding up to 1.33e-13 to it did not help. Points 2 and 5 are "
+        r"between 1 and 1, and adding up to 1.33e-13 to it did not help. Points 3 and 6 are "
         r"duplicates. Fix: add noise \(a larger `noise_variance`\), or enable x64."
     )
     with pytest.raises(kx.NotPSDError, match=text):
-        gp.log_marginal_likelihood(duplicated, Y)
+        gp.log_marginal_likelihood(padded, np.zeros(8))
     with pytest.raises(kx.NotPSDError, match=text):
-        gp.sample(jax.random.key(0), duplicated)
-    # Padding counts neither as points nor as duplicates.
-    apart = np.vstack([[np.nan, 0], X[:5], X[2] + [3e-9, 4e-9], [np.nan, 0]])
-    text = "the 6 x 6 cov.*is between 1 and 1, .* 1.33e-13 .*Points 3 and 6 are only 5e-09 apart"
-    with pytest.raises(kx.NotPSDError, match=text):
-        gp.log_marginal_likelihood(apart, np.zeros(8))
+        gp.sample(jax.random.key(0), padded)
+    padded[6] += [3e-9, 4e-9]
+    with pytest.raises(kx.NotPSDError, match="Points 3 and 6 are only 5e-09 apart"):
+        gp.log_marginal_likelihood(padded, np.zeros(8))
 
 
 # --- samples -----------------------------------------------------------------------------------
@@ -331,17 +330,15 @@ def test_moments_of_samples_of_a_singular_covariance():
     draws = np.asarray(gp.sample(jax.random.key(3), twice, (100_000,)))
     assert draws.shape == (100_000, 4)
     check_moments(draws, 0.7, se(twice, twice))
+    np.testing.assert_array_equal(gp.sample(jax.random.key(3), twice, (100_000,)), draws)
+    assert not np.array_equal(gp.sample(jax.random.key(4), twice, (100_000,)), draws)
     np.testing.assert_allclose(draws[:, :2], draws[:, 2:], atol=1e-6)
     noisy = np.asarray(gp.sample(jax.random.key(4), twice, (100_000,), observation=True))
     check_moments(noisy, 0.7, se(twice, twice) + 0.3 * np.eye(4))
 
 
-def test_samples_by_key_and_shape():
-    key = jax.random.key(0)
-    one = GP.sample(key, X)
-    np.testing.assert_array_equal(GP.sample(key, X), one)
-    assert not np.array_equal(GP.sample(jax.random.key(1), X), one)
+def test_samples_at_padding_are_nan():
     padded = X.copy()
     padded[2, 1] = np.nan
-    draws = np.asarray(GP.sample(key, padded, (2, 3)))
+    draws = np.asarray(GP.sample(jax.random.key(0), padded, (2, 3)))
     np.testing.assert_array_equal(np.isnan(draws), np.tile(np.arange(6) == 2, (2, 3, 1)))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import kernax as kx
-from tests.table import CASES, NAMES, POSITIVE, gram_reference
+from tests.table import CASES, NAMES, POSITIVE, VARIED, gram_reference
 
 EPS = np.finfo(float).eps
 every = pytest.mark.parametrize("name", NAMES)
+varied = pytest.mark.parametrize("name", VARIED)
 # Where it is the call that is tested and not the kernel.
 some = pytest.mark.parametrize("name", ["matern52", "noise times a kernel", "a user's wrapper"])
 
@@ -111,6 +112,12 @@ def test_padded_equals_unpadded(name, points, padded):
     expected = np.eye(8)
     expected[np.ix_(real, real)] = plain
     np.testing.assert_array_equal(k.gram(filled, mask=mask), expected)
+
+
+@varied
+def test_padding_changes_no_gradient(name, points, padded):
+    k, (X, real) = CASES[name].kernel, padded
+    filled, mask = np.where(np.isnan(X), 1e30, X), np.isin(np.arange(8), real)
 
     @jax.jit
     def gradients(k, points, X, filled, mask):
