@@ -158,8 +158,8 @@ def test_the_mirror_is_linear_with_plain_derivatives():
 
 
 @pytest.mark.parametrize("weight", [0.7, [0.6, 1.7]])
-def test_distances_in_blocks_are_the_plain_ones(weight):
-    from kernax.kernels._distance import _in_blocks, _weighted
+def test_distances_in_memory_are_the_plain_ones(weight):
+    from kernax.kernels._distance import _in_memory, _weighted
     from kernax.kernels._pairs import pair_sum
 
     def plain(x, y, w):
@@ -175,13 +175,13 @@ def test_distances_in_blocks_are_the_plain_ones(weight):
         total = lambda *a: jnp.sum(out * function(*a))  # noqa: E731
         return function(*arguments), jax.grad(total, argnums=(0, 1, 2))(*arguments)
 
-    fast, slow = jax.jit(lambda: both(_in_blocks))(), jax.jit(lambda: both(plain))()
+    fast, slow = jax.jit(lambda: both(_in_memory))(), jax.jit(lambda: both(plain))()
     np.testing.assert_allclose(fast[0], slow[0], rtol=4 * np.finfo(float).eps)
     for a, b in zip(fast[1], slow[1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
-def test_a_gram_large_enough_for_blocks_is_symmetric_and_right():
+def test_a_gram_of_distances_in_memory_is_symmetric_and_right():
     X = np.random.default_rng(0).normal(size=(301, 2))
     X[7] = X[300]
     k = kx.SEKernel([0.6, 1.7])

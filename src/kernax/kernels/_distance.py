@@ -17,10 +17,9 @@ from ._pairs import (
     unrolled,
 )
 
-# Numbers of pairs between which a matrix of distances of its own pays: with fewer a loop is not
-# worth its start, with more the matrix leaves the cache.
+# Numbers of pairs between which a matrix of distances of its own pays: with fewer nothing is
+# gained, with more the matrix leaves the cache.
 FEWEST_PAIRS, MOST_PAIRS = 1 << 14, 1 << 22
-BLOCK_ROWS = 128
 
 
 def squared_distance(
@@ -43,7 +42,7 @@ def squared_distance(
         pairs = x.shape[0] * y.shape[0]
         if FEWEST_PAIRS <= pairs <= MOST_PAIRS:
             powers = jnp.broadcast_to(power, (1, d))
-            return _in_blocks(powers * x, powers * y, weight)
+            return _in_memory(powers * x, powers * y, weight)
     return _weighted(lambda term: pair_sum(term, x, y, power), weight)
 
 
@@ -58,31 +57,30 @@ def inverse_power_of_two(value: Array) -> Array:
 
 
 @jax.custom_jvp
-def _in_blocks(x: Points, y: OtherPoints, weight: Array) -> Matrix:
-    """Weighted squared distances as a matrix of their own, made by a loop over blocks of rows.
+def _in_memory(x: Points, y: OtherPoints, weight: Array) -> Matrix:
+    """Weighted squared distances as a matrix of their own.
 
-    What XLA does not fuse with the pairs it compiles better: a transcendental function of a
-    matrix that is in memory takes half the time of one inside a larger loop, where vectors are
-    shorter, and the coordinates of y are read in order.
+    A transcendental function of a matrix that is in memory takes half the time of one that XLA
+    fuses with the pairs, where vectors are shorter. Only a branch keeps the two apart; this one
+    is never taken the other way, except where a hyperparameter is NaN and so is the result.
     """
-    n, m = x.shape[0], y.shape[0]
-    rows, coordinates = min(BLOCK_ROWS, -(-n // 2)), y.T
 
-    def step(block: Any, s: Matrix) -> Matrix:
-        start = jnp.minimum(block * rows, n - rows)  # the last block may overlap the one before
-        part = jax.lax.dynamic_slice_in_dim(x, start, rows, 0)
-        inside = _weighted(lambda term: unrolled(term, part, coordinates), weight)
-        return jax.lax.dynamic_update_slice_in_dim(s, inside, start, 0)
+    def compute(x: Points, coordinates: Array, weight: Array) -> Matrix:
+        return _weighted(lambda term: unrolled(term, x, coordinates), weight)
 
-    s: Matrix = jax.lax.fori_loop(0, -(-n // rows), step, jnp.zeros((n, m), x.dtype))
+    def invalid(x: Points, coordinates: Array, weight: Array) -> Matrix:
+        return jnp.full((x.shape[0], coordinates.shape[1]), jnp.nan, x.dtype)
+
+    known = jnp.all(~jnp.isnan(weight))
+    s: Matrix = jax.lax.cond(known, compute, invalid, x, y.T, weight)
     return s
 
 
-@_in_blocks.defjvp
+@_in_memory.defjvp
 def _(primals: Any, tangents: Any) -> Any:
-    # A loop would cost derivatives dearly in reverse mode: each step would copy the matrix.
+    # Plainly, so that no branch has to hand its residuals to the derivative.
     plain = lambda x, y, w: _weighted(lambda term: pair_sum(term, x, y), w)  # noqa: E731
-    return _in_blocks(*primals), jax.jvp(plain, primals, tangents)[1]
+    return _in_memory(*primals), jax.jvp(plain, primals, tangents)[1]
 
 
 def _weighted(total: Callable[[Any], Array], weight: Array) -> Array:
