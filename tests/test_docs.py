@@ -22,7 +22,7 @@ def blocks(text, language):
 
 
 def test_the_readme_example_runs(capsys):
-    example, more = blocks(README, "python")
+    example, more, own = blocks(README, "python")
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     names = {}
     exec(example, names)
@@ -37,6 +37,9 @@ def test_the_readme_example_runs(capsys):
     assert np.all(np.abs(mean - truth) < 3 * std)
     exec(more, names)
     assert capsys.readouterr().out.startswith("4 * SE(length_scale=5) + Periodic(")
+    exec(own, names)
+    assert names["batch"].gram(np.zeros((3, 60, 2))).shape == (3, 60, 60)
+    np.testing.assert_allclose(names["laplace"](rate=2.0)(0.0, 1.0), np.exp(-2.0), rtol=1e-15)
 
 
 def test_the_readme_commands_run(tmp_path, monkeypatch, capsys):

@@ -271,7 +271,12 @@ def short(value: Any, digits: str = ".10g") -> str:
 
 
 def _converted(value: Any, label: str) -> Any:
-    if isinstance(value, Unit) or _is_submodule(value) or callable(value) or value is None:
+    if (
+        isinstance(value, Unit | Stacked)
+        or _is_submodule(value)
+        or callable(value)
+        or value is None
+    ):
         return value
     if isinstance(value, dict) or (
         isinstance(value, list | tuple) and any(np.ndim(leaf) for leaf in jtu.tree_leaves(value))

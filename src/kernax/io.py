@@ -24,7 +24,7 @@ from . import gp as _gp
 from . import kernels as _kernels
 from ._errors import FormatError, KernaxError, PrecisionWarning
 from ._module import Parameterised, check_value, rebuild_fields
-from ._nodes import Unit
+from ._nodes import Stacked, Unit
 from ._parameters import constraint_of
 from .gp._data import Data
 from .gp._posterior import condition
@@ -171,6 +171,9 @@ def _encode(value: Any, path: str, depth: int) -> Any:
         raise FormatError(f"{path} is nested too deeply. Fix: build the sum as a balanced tree.")
     if isinstance(value, Unit):
         return {"type": "unit"}
+    if isinstance(value, Stacked):
+        values = _encode(value.values, path, depth + 1)
+        return {"type": "stacked", "axes": list(value.axes), "values": values}
     if isinstance(value, _gp.Posterior):
         return {"type": "Posterior", "fields": _posterior_fields(value, path, depth)}
     if isinstance(value, eqx.Module):
@@ -234,6 +237,8 @@ class _Reader:
             return self._array(node, path)
         if kind == "unit":
             return Unit(1.0)
+        if kind == "stacked":
+            return self._stacked(node, path, depth)
         if kind in ("tuple", "list") and isinstance(node.get("items"), list):
             return _SEQUENCES[kind](
                 self.decode(item, f"{path}.{i}", depth + 1) for i, item in enumerate(node["items"])
@@ -258,6 +263,13 @@ class _Reader:
             raise FormatError(f"{path}: {error}") from error
         except (AttributeError, TypeError, ValueError) as error:
             raise FormatError(f"{path}: {error}. Fix: save the model again.") from error
+
+    def _stacked(self, node: dict[str, Any], path: str, depth: int) -> Any:
+        axes, values = node.get("axes"), self.decode(node.get("values"), path, depth + 1)
+        flags = isinstance(axes, list) and all(isinstance(axis, bool) for axis in axes)
+        if not flags or not axes or not eqx.is_array(values) or values.ndim < sum(axes):
+            raise FormatError(f"{path} is not a hyperparameter of a batch. Fix: save it again.")
+        return Stacked(values, tuple(axes))
 
     def _array(self, node: dict[str, Any], path: str) -> Any:
         name, shape, data = (node.get(key) for key in ("dtype", "shape", "data"))
@@ -319,6 +331,7 @@ def _static(field: "dataclasses.Field[Any]", value: Any, label: str) -> Any:
 def _check_dynamic(cls: type, field: "dataclasses.Field[Any]", value: Any, label: str) -> None:
     # `Any` is a class, but not one to ask about.
     expected = field.type if isinstance(field.type, type) and field.type is not Any else object
+    value = value.values if isinstance(value, Stacked) else value
     if isinstance(value, Unit):
         # What `ARDKernel` leaves behind of a length-scale.
         fits = field.name == "length_scale"

@@ -230,6 +230,22 @@ def test_a_batch_is_frozen_copied_and_compared():
     assert batch.inner_kernel.length_scale.shape == (3,)
 
 
+def test_a_batch_can_be_saved(tmp_path):
+    inner = kx.BatchKernel(kx.SEKernel(1.0) * kx.PeriodicKernel(), 3, {"period": 0})
+    batch = 2.0 * kx.BatchKernel(inner, 2, None, False).replace(period=SCALES)
+    kx.save(tmp_path / "batch.json", batch)
+    twin = kx.load(tmp_path / "batch.json")
+    assert twin.equals(batch)
+    np.testing.assert_array_equal(twin.gram(POINTS), batch.gram(POINTS))
+    text = (tmp_path / "batch.json").read_text()
+    for wrong, right in (('"batch_size": -1', '"batch_size": 2'), ('"axes": []', '"axes": [')):
+        at = text.index(right)
+        end = text.index("]", at) + 1 if right.endswith("[") else at + len(right)
+        (tmp_path / "bad.json").write_text(text[:at] + wrong + text[end:])
+        with pytest.raises(kx.FormatError, match="model"):
+            kx.load(tmp_path / "bad.json")
+
+
 def test_replace_knows_the_batch_axis():
     batch = kx.BatchKernel(kx.SEKernel(1.0), 3, 0)
     np.testing.assert_array_equal(

@@ -33,8 +33,11 @@ class BatchKernel(TransparentKernel, Batched):
     """
 
     inner_kernel: AbstractKernel
-    batch_size: int = eqx.field(static=True)
-    batch_over_inputs: Literal[0] | None = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True, converter=lambda value: _as_size(value))
+    # The seed of this argument counts 0 as the axis, so that only None and False share.
+    batch_over_inputs: Literal[0] | None = eqx.field(
+        static=True, converter=lambda value: None if value is None or value is False else 0
+    )
 
     def __init__(
         self,
@@ -43,17 +46,14 @@ class BatchKernel(TransparentKernel, Batched):
         batch_in_axes: Any = None,
         batch_over_inputs: Any = True,
     ):
-        self.batch_size = _as_size(batch_size)
-        # The seed of this argument counts 0 as the axis, so that only None and False share.
-        shared = batch_over_inputs is None or batch_over_inputs is False
-        self.batch_over_inputs = None if shared else 0
-        inner = as_kernel(inner_kernel)
+        inner, size = as_kernel(inner_kernel), _as_size(batch_size)
         axes = iter(_axes(inner, batch_in_axes))
         self.inner_kernel = jtu.tree_map(
-            lambda leaf: _stack(leaf, next(axes), self.batch_size),
+            lambda leaf: _stack(leaf, next(axes), size),
             inner,
             is_leaf=lambda node: isinstance(node, Stacked),
         )
+        self.batch_size, self.batch_over_inputs = size, batch_over_inputs
 
     @property
     def batch_in_axes(self) -> dict[str, Literal[0] | None]:
