@@ -36,7 +36,7 @@ class Tilted(kx.WrapperKernel):
     slope: Array = kx.real(0.5)
 
     def pairwise(self, x, y):
-        tilt = lambda z: 1.0 + self.slope * z[0]  # noqa: E731
+        tilt = lambda z: 1.0 + self.slope * z[0]
         return tilt(x) * self.inner_kernel.pairwise(x, y) * tilt(y)
 
 

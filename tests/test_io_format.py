@@ -40,7 +40,7 @@ VERSION_1 = """
 def test_a_file_of_version_1_loads(file):
     file.write_text(VERSION_1)
     posterior = kx.load(file, strict=True)
-    k = lambda x, y: np.exp(-0.5 * (np.subtract.outer(x, y) / 2.0) ** 2)  # noqa: E731
+    k = lambda x, y: np.exp(-0.5 * (np.subtract.outer(x, y) / 2.0) ** 2)
     X, Xs = np.array([0.0, 1.0]), np.array([0.0, 0.5])
     weights = np.linalg.solve(k(X, X) + 0.5 * np.eye(2), np.array([0.75, -1.25]))
     expected = 0.25 + k(Xs, X) @ weights

@@ -146,8 +146,8 @@ def test_a_field_without_a_constraint_is_converted_too():
 
 def test_built_and_replaced_inside_transformations():
     x, y = jnp.zeros(1), jnp.ones(1)
-    f = lambda scale: SE(scale)(x, y)  # noqa: E731
-    g = lambda scale: (SE(1.0) + 1.0).replace(length_scale=scale)(x, y) - 1.0  # noqa: E731
+    f = lambda scale: SE(scale)(x, y)
+    g = lambda scale: (SE(1.0) + 1.0).replace(length_scale=scale)(x, y) - 1.0
     for h in (f, g):
         np.testing.assert_allclose(jax.jit(h)(2.0), np.exp(-0.125), rtol=1e-15)
         np.testing.assert_allclose(jax.grad(h)(2.0), np.exp(-0.125) / 8, rtol=1e-14)

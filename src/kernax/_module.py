@@ -168,7 +168,7 @@ def flatten(module: Any) -> tuple[Structure, tuple[Array, ...]]:
 
 def named_leaves(module: Any) -> list[Hyperparameter]:
     """Every floating array leaf of a tree, with its dotted path and its constraint."""
-    is_stacked = lambda node: isinstance(node, Stacked)  # noqa: E731
+    is_stacked = lambda node: isinstance(node, Stacked)
     found = []
     for path, node in jtu.tree_flatten_with_path(module, is_leaf=is_stacked)[0]:
         value, batches = (node.values, sum(node.axes)) if is_stacked(node) else (node, 0)
@@ -185,7 +185,7 @@ def with_leaves(module: Any, values: dict[str, Any]) -> Any:
 
 def prepared(module: Any, dtype: Any) -> Any:
     """The tree as arithmetic wants it: units filled in, leaves cast to one dtype and guarded."""
-    is_unit = lambda node: isinstance(node, Unit)  # noqa: E731
+    is_unit = lambda node: isinstance(node, Unit)
     one = jnp.ones((), dtype)
     module = jtu.tree_map(lambda node: one if is_unit(node) else node, module, is_leaf=is_unit)
     return jtu.tree_map_with_path(

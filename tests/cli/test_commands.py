@@ -53,22 +53,6 @@ def folder(tmp_path, monkeypatch, model):
     return tmp_path
 
 
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
 def columns(text):
     header, *rows = csv.reader(io.StringIO(text))
     return header, np.array([[float(c) if c else np.nan for c in row] for row in rows])
@@ -207,7 +191,7 @@ def test_predict_leaves_cells_empty_where_the_input_is_unknown(folder, run):
     ]
 
 
-def test_predict_draws_a_picture(folder, run):
+def test_predict_draws_a_picture(folder, run, contents):
     code, out, err = run("predict", "model.json", "new.csv", "--plot", "p.png", "--out", "f.csv")
     assert (code, err) == (0, "picture written to p.png\n")
     picture = (folder / "p.png").read_bytes()

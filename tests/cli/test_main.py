@@ -13,7 +13,7 @@ import pytest
 
 import kernax as kx
 from kernax import io
-from kernax.cli import _commands, main
+from kernax.cli import _commands
 from kernax.gp import _fit
 
 FIT = ["fit", "data.csv", "--input", "t", "--output", "y", "--max-steps", "3", "--kernel"]
@@ -33,22 +33,6 @@ def folder(tmp_path, monkeypatch, posterior):
     (tmp_path / "new.csv").write_text("t\n0.25\n")
     io.save(tmp_path / "model.json", posterior, {"input": ["t"], "output": "y", "dates": [False]})
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 EVIL = {"type": "os.system", "fields": {"command": "touch proof"}}
@@ -107,7 +91,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_what_is_wrong_is_said_in_one_line(arguments, message, folder, run):
+def test_what_is_wrong_is_said_in_one_line(arguments, message, folder, run, contents):
     (folder / "empty.csv").write_text("t,y\n1,\n,2\n")
     (folder / "bad.csv").write_text("t,y\n1,2\n2,\x1b[31m\n" if "fit" in arguments else "x\n1\n")
     (folder / "evil.json").write_text(json.dumps(HEAD))
@@ -150,7 +134,9 @@ def test_a_folder_that_cannot_be_written_to(folder, run, monkeypatch):
         ),
     ],
 )
-def test_a_package_that_is_not_installed(package, arguments, message, folder, run, monkeypatch):
+def test_a_package_that_is_not_installed(
+    package, arguments, message, folder, run, monkeypatch, contents
+):
     for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)
     before = contents(folder)
@@ -171,7 +157,7 @@ def fails(error):
     return fail
 
 
-def test_a_full_disk_leaves_the_old_file(folder, run, monkeypatch):
+def test_a_full_disk_leaves_the_old_file(folder, run, monkeypatch, contents):
     before = contents(folder)
     monkeypatch.setattr(io.os, "fsync", fails(OSError(errno.ENOSPC, "No space left on device")))
     code, _, err = run(*PREDICT, "--out", "data.csv", "--force")
@@ -215,7 +201,7 @@ def test_ctrl_c_while_fitting_keeps_the_best_so_far(folder, run, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["read_table", "fit"])
-def test_ctrl_c_elsewhere_writes_nothing(where, folder, run, monkeypatch):
+def test_ctrl_c_elsewhere_writes_nothing(where, folder, run, monkeypatch, contents):
     before = contents(folder)
     monkeypatch.setattr(_commands, where, fails(KeyboardInterrupt()))
     code, out, err = run(*FIT, "SE(1)", "--save", "m.json")

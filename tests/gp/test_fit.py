@@ -248,7 +248,7 @@ def test_ctrl_c_between_two_starts(fitted, monkeypatch):
 
 
 def test_a_step_that_fails_is_rejected(fitted, monkeypatch):
-    broken = lambda problem, u, state, loss, gradient: (u * np.nan, state, loss * np.nan, gradient)  # noqa: E731
+    broken = lambda problem, u, state, loss, gradient: (u * np.nan, state, loss * np.nan, gradient)
     monkeypatch.setattr(_fit._Problem, "step", on_call(3, _fit._Problem.step, broken))
     last = f"{fitted.history[2]:.6g}"
     text = f"step 3 met a loss that is not finite, and was rejected; the last finite one is {last}"
@@ -258,7 +258,7 @@ def test_a_step_that_fails_is_rejected(fitted, monkeypatch):
 
 
 def test_a_line_search_that_stalls_is_said(monkeypatch):
-    worse = lambda problem, u, state, loss, gradient: (u + 1.0, state, loss + 1.0, gradient)  # noqa: E731
+    worse = lambda problem, u, state, loss, gradient: (u + 1.0, state, loss + 1.0, gradient)
     monkeypatch.setattr(_fit._Problem, "step", worse)
     with pytest.warns(
         kx.ConvergenceWarning, match="line search makes no progress, with a gradient"
@@ -292,7 +292,7 @@ def test_a_step_out_of_the_positive_definite_region_is_shortened():
     """The first step, of length 1 from c = 0.3, ends beyond the wall at c = 1."""
     gp, y = kx.GaussianProcess(Pair(), 0.0), np.array([1.5, 1.3])
     result = kx.fit(gp, [0.0, 1.0], y, fixed=("noise_variance",), progress=False)
-    loss = lambda c: -stats.multivariate_normal(np.zeros(2), [[1, c], [c, 1]]).logpdf(y)  # noqa: E731
+    loss = lambda c: -stats.multivariate_normal(np.zeros(2), [[1, c], [c, 1]]).logpdf(y)
     best = optimize.minimize_scalar(loss, bounds=(-0.99, 0.9999), method="bounded")
     np.testing.assert_allclose(result.gp.kernel.c, best.x, rtol=1e-4)
     assert result.converged
@@ -304,7 +304,7 @@ def test_a_step_out_of_the_positive_definite_region_is_shortened():
 
 
 def test_starts_that_fail(fitted, monkeypatch):
-    nowhere = lambda problem, key: jnp.full(problem.space.size, jnp.nan)  # noqa: E731
+    nowhere = lambda problem, key: jnp.full(problem.space.size, jnp.nan)
     monkeypatch.setattr(_fit._Problem, "random_start", nowhere)
     result = fit(restarts=2)
     assert result.gp.equals(fitted.gp)

@@ -46,7 +46,7 @@ def test_interval_round_trips_and_stays_inside():
     np.testing.assert_array_equal(natural(inside, jnp.zeros(5), start), start)
     value, origin = jnp.asarray([-1.99, -0.3, 2.9]), jnp.asarray([0.1, 2.5, -1.9])
     u = coordinate(inside, value, origin)
-    logit = lambda v: np.log((v + 2) / (3 - v))  # noqa: E731
+    logit = lambda v: np.log((v + 2) / (3 - v))
     np.testing.assert_allclose(u, logit(value) - logit(origin), rtol=1e-13)
     np.testing.assert_allclose(natural(inside, u, origin), value, rtol=1e-13)
     ends = natural(inside, jnp.asarray([-1e3, 1e3, 0.1]), origin)

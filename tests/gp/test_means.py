@@ -53,7 +53,7 @@ def test_values(mean, expected):
 
 
 def test_likelihood_of_what_is_left():
-    column = lambda X: X[:, :1] ** 2  # noqa: E731
+    column = lambda X: X[:, :1] ** 2
     np.testing.assert_allclose(likelihood(column), log_density(Y, K, X[:, 0] ** 2), rtol=1e-11)
     np.testing.assert_allclose(likelihood(2), log_density(Y, K, 2.0), rtol=1e-11)
 

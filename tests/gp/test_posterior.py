@@ -40,8 +40,8 @@ def predictions(posterior, points):
 def test_against_numpy(name):
     case, noise = CASES[name], 0.3
     gp = kx.GaussianProcess(case.kernel, noise, mean=kx.LinearMean([0.5, -0.2], 0.1))
-    line = lambda X: X @ [0.5, -0.2] + 0.1  # noqa: E731
-    latent = lambda A, B: gram_reference(case, A, B)  # noqa: E731
+    line = lambda X: X @ [0.5, -0.2] + 0.1
+    latent = lambda A, B: gram_reference(case, A, B)
     extra = gram_reference(case, X) - latent(X, X) + noise * np.eye(6)
     mean, C = reference(latent(X, X), latent(X, XS), latent(XS, XS), extra, Y, line(X), line(XS))
     posterior = gp.condition(X, Y)

@@ -123,7 +123,7 @@ def test_gradient_against_differences_and_forward_mode():
 
 
 def test_jitter_is_no_part_of_the_gradient():
-    f = lambda gp: gp.log_marginal_likelihood(np.vstack([X[:3], X[:3]]), Y)  # noqa: E731
+    f = lambda gp: gp.log_marginal_likelihood(np.vstack([X[:3], X[:3]]), Y)
     c = 6 * EPS * 1.5
     singular, shifted = (jax.value_and_grad(f)(GP.replace(noise_variance=v)) for v in (0.0, c))
     assert singular[0] == shifted[0]
@@ -138,7 +138,7 @@ def test_inside_jit_and_vmap_and_without_recompilation():
     size = _process._log_likelihood._cache_size()
     eager += [GP.replace(length_scale=s).log_marginal_likelihood(X, Y) for s in scales[2:]]
     assert _process._log_likelihood._cache_size() == size
-    at = lambda s, y: GP.replace(length_scale=s).log_marginal_likelihood(X, y)  # noqa: E731
+    at = lambda s, y: GP.replace(length_scale=s).log_marginal_likelihood(X, y)
     np.testing.assert_allclose(jax.vmap(at, (0, None))(scales, Y), eager, rtol=1e-13)
     np.testing.assert_allclose(jax.jit(at)(0.5, Y), eager[0], rtol=1e-14)
     # A failure is NaN when traced: a negative length-scale, a NaN in y.
@@ -221,7 +221,7 @@ def test_no_points_at_all():
     assert value == 0.0
     assert not np.signbit(value)
     assert SE.gram(np.zeros((0, 2))).shape == (0, 0)
-    f = lambda gp: gp.log_marginal_likelihood(X, Y, mask=np.zeros(6, bool))  # noqa: E731
+    f = lambda gp: gp.log_marginal_likelihood(X, Y, mask=np.zeros(6, bool))
     value, gradient = jax.value_and_grad(f)(GP)
     assert value == 0.0
     assert all(slope == 0.0 for slope in gradient.hyperparameters.values())

@@ -49,7 +49,7 @@ def test_every_form_of_call(axes, over_inputs):
     if axes == 0:
         batch = batch.replace(length_scale=SCALES)
     X, Y = (POINTS, POINTS[:, :2] + 1) if over_inputs else (POINTS[0], POINTS[0, :2] + 1)
-    one = lambda i, A: A[i] if A.ndim == 3 else A  # noqa: E731
+    one = lambda i, A: A[i] if A.ndim == 3 else A
     for i in range(3):
         k = batch[i]
         Xi, Yi = one(i, X), one(i, Y)

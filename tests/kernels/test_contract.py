@@ -73,7 +73,7 @@ def test_the_same_inside_jit_vmap_and_grad(name, points):
     @jax.jit
     def evaluate(values):
         # Built from its hyperparameters inside all of them.
-        total = lambda values: jnp.sum(weights * k.replace(**values).gram(X))  # noqa: E731
+        total = lambda values: jnp.sum(weights * k.replace(**values).gram(X))
         kernel = k.replace(**values)
         rows = jax.vmap(lambda x: kernel(x, X))(X)
         return kernel.gram(X), rows, kernel.gram(X, X), *jax.value_and_grad(total)(values)

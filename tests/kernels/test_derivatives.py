@@ -67,7 +67,7 @@ def test_through_a_call_the_derivatives_at_coincident_points_are_the_same():
 def test_fourth_derivatives_of_matern52_at_coincident_points():
     # k = 1 - 5 d^2 / (6 l^2) + 25 d^4 / (24 l^4) + O(|d|^5): the fourth derivative is 25 / l^4.
     k = kx.Matern52Kernel(L)
-    f = lambda x, y: k.pairwise(x[None], y[None])  # noqa: E731
+    f = lambda x, y: k.pairwise(x[None], y[None])
     fourth = jax.grad(jax.grad(jax.grad(jax.grad(f, 0), 1), 0), 1)(0.4, 0.4)
     np.testing.assert_allclose(fourth, 25 / L**4, rtol=1e-12)
 
@@ -126,7 +126,7 @@ def test_forward_and_reverse_mode_agree(points):
     k = CASES["mauna loa"].kernel
     X = jnp.asarray(points)
     weights = jnp.sin(jnp.arange(36.0)).reshape(6, 6)
-    f = lambda values: jnp.sum(weights * k.replace(**values).gram(X))  # noqa: E731
+    f = lambda values: jnp.sum(weights * k.replace(**values).gram(X))
     values = k.hyperparameters
     reverse = jax.jit(jax.grad(f))(values)
     tangent = {path: jnp.full(value.shape, 0.3) for path, value in values.items()}
@@ -172,7 +172,7 @@ def test_distances_in_memory_are_the_plain_ones(weight):
     out = jnp.asarray(rng.normal(size=(301, 150)))
 
     def both(function):
-        total = lambda *a: jnp.sum(out * function(*a))  # noqa: E731
+        total = lambda *a: jnp.sum(out * function(*a))
         return function(*arguments), jax.grad(total, argnums=(0, 1, 2))(*arguments)
 
     fast, slow = jax.jit(lambda: both(_in_memory))(), jax.jit(lambda: both(plain))()

@@ -173,7 +173,7 @@ def test_masked_calls_check_what_plain_calls_check():
 @pytest.mark.parametrize("n", [100, 150])
 def test_composites_are_symmetric_in_32_bits_too(n):
     X = np.random.default_rng(1).normal(size=(n, 3)).astype(np.float32)
-    single = lambda *values: [np.float32(value) for value in values]  # noqa: E731
+    single = lambda *values: [np.float32(value) for value in values]
     k = kx.SEKernel(*single(1)) + kx.PeriodicKernel(*single(1, 0.7)) * kx.Matern32Kernel(*single(1))
     linear = kx.ARDKernel(kx.SEKernel() + kx.LinearKernel(*single(1, 0.5)), np.ones(3, np.float32))
     for kernel in (k, linear):

@@ -145,7 +145,7 @@ def test_second_and_third_derivatives_against_autodiff():
     direction = jnp.asarray([0.7, -0.4, 1.1])
 
     def orders(f):
-        along = lambda s: f(T + s * direction)  # noqa: E731
+        along = lambda s: f(T + s * direction)
         third = jax.jacfwd(jax.jacfwd(jax.grad(along)))
         return jax.jit(lambda: (f(T), jax.hessian(f)(T), third(0.0)))()
 

@@ -119,7 +119,8 @@ class Posterior(eqx.Module):
                 f"{', or (m,)' if d == 1 else ', one row per point'}."
             )
         part, part_leaves = (None, ()) if kernel is None else flatten(kernel)
-        return function(structure, leaves, points, finite, part, part_leaves, **options)
+        facts, arrays = _Facts(structure, finite, part), _Arrays(leaves, points, part_leaves)
+        return function(facts, arrays, **options)
 
     def _compiled(self) -> tuple[Structure, tuple[Array, ...]]:
         """What compiled code is given, remembered; another shift compiles nothing again."""
@@ -146,9 +147,6 @@ def condition(gp: GaussianProcess, data: Data) -> Posterior:
     return Posterior(gp, data, L, weights, value, jitter, status)
 
 
-_FACTS = ("structure", "finite", "part")
-
-
 @partial(jax.jit, static_argnames=("structure",))
 def _condition(structure: Structure, leaves: tuple[Array, ...], data: Data) -> Any:
     K, residual, count, scale, _ = system(structure.rebuild(leaves), data)
@@ -157,6 +155,22 @@ def _condition(structure: Structure, leaves: tuple[Array, ...], data: Data) -> A
     value = _value(L, whitened, count)
     weights = whiten(L, whitened, transpose=True)
     return L, weights, value, jitter, status_of(value, jitter, count)
+
+
+class _Facts(NamedTuple):
+    """What a prediction is compiled for."""
+
+    structure: Structure  # of the posterior
+    finite: bool  # the test points are known to hold no padding
+    part: Structure | None  # of the kernel that predicts, where it is not the whole
+
+
+class _Arrays(NamedTuple):
+    """What a prediction is computed from."""
+
+    leaves: tuple[Array, ...]
+    Xs: Array
+    part_leaves: tuple[Array, ...]
 
 
 class _Cross(NamedTuple):
@@ -170,14 +184,8 @@ class _Cross(NamedTuple):
     K: Array  # K(X, Xs), zero where X is padding
 
 
-def _cross(
-    structure: Structure,
-    leaves: tuple[Array, ...],
-    Xs: Array,
-    finite: bool,
-    part: Structure | None,
-    part_leaves: tuple[Array, ...],
-) -> _Cross:
+def _cross(facts: _Facts, arrays: _Arrays) -> _Cross:
+    (structure, finite, part), (leaves, Xs, part_leaves) = facts, arrays
     dtype = common_dtype(Xs, *leaves, *part_leaves)
     posterior: Posterior = structure.rebuild(
         tuple(leaf.astype(dtype) if leaf.dtype.kind == "f" else leaf for leaf in leaves)
@@ -192,32 +200,24 @@ def _cross(
     return _Cross(posterior, gp, kernel, points, real, K)
 
 
-@partial(jax.jit, static_argnames=_FACTS)
+@partial(jax.jit, static_argnames=("facts",))
 def _mean(
-    structure: Structure,
-    leaves: tuple[Array, ...],
-    Xs: Array,
-    finite: bool,
-    part: Structure | None,
-    part_leaves: tuple[Array, ...],
+    facts: _Facts,
+    arrays: _Arrays,
 ) -> Array:
-    at = _cross(structure, leaves, Xs, finite, part, part_leaves)
+    at = _cross(facts, arrays)
     values = jnp.matmul(at.posterior.weights, at.K, precision="highest")
-    values = values + evaluate_mean(at.gp.mean, at.points) if part is None else values
+    values = values + evaluate_mean(at.gp.mean, at.points) if facts.part is None else values
     return mark_rows(values, at.real)
 
 
-@partial(jax.jit, static_argnames=(*_FACTS, "observation"))
+@partial(jax.jit, static_argnames=("facts", "observation"))
 def _variance(
-    structure: Structure,
-    leaves: tuple[Array, ...],
-    Xs: Array,
-    finite: bool,
-    part: Structure | None,
-    part_leaves: tuple[Array, ...],
+    facts: _Facts,
+    arrays: _Arrays,
     observation: bool,
 ) -> tuple[Array, Array]:
-    at = _cross(structure, leaves, Xs, finite, part, part_leaves)
+    at = _cross(facts, arrays)
     prior = variances(at.kernel, at.points, noise=False)
     latent = prior - jnp.sum(jnp.square(whiten(at.posterior.factor, at.K)), axis=0)
     unit = at.K.shape[0] * jnp.finfo(at.K.dtype).eps * prior
@@ -228,17 +228,13 @@ def _variance(
     return mark_rows(values, at.real), worst
 
 
-@partial(jax.jit, static_argnames=(*_FACTS, "observation"))
+@partial(jax.jit, static_argnames=("facts", "observation"))
 def _covariance(
-    structure: Structure,
-    leaves: tuple[Array, ...],
-    Xs: Array,
-    finite: bool,
-    part: Structure | None,
-    part_leaves: tuple[Array, ...],
+    facts: _Facts,
+    arrays: _Arrays,
     observation: bool,
 ) -> tuple[Array, Array]:
-    at = _cross(structure, leaves, Xs, finite, part, part_leaves)
+    at = _cross(facts, arrays)
     m = len(at.points)
     half = whiten(at.posterior.factor, at.K)
     explained = jnp.matmul(half.T, half, precision="highest")
@@ -253,20 +249,18 @@ def _covariance(
     return C, scale
 
 
-@partial(jax.jit, static_argnames=(*_FACTS, "observation", "shape"))
+@partial(jax.jit, static_argnames=("facts", "observation", "shape"))
 def _draws(
-    structure: Structure,
-    leaves: tuple[Array, ...],
-    Xs: Array,
-    finite: bool,
-    part: Structure | None,
-    part_leaves: tuple[Array, ...],
+    facts: _Facts,
+    arrays: _Arrays,
     observation: bool,
     key: Array,
     shape: tuple[int, ...],
 ) -> tuple[Array, Array]:
-    points, real = clean_inputs(Xs.astype(common_dtype(Xs, *leaves)), finite, None)
-    mean = _mean(structure, leaves, points, True, part, part_leaves)
-    C, scale = _covariance(structure, leaves, points, True, part, part_leaves, observation)
+    Xs = arrays.Xs.astype(common_dtype(arrays.Xs, *arrays.leaves))
+    points, real = clean_inputs(Xs, facts.finite, None)
+    facts, arrays = facts._replace(finite=True), arrays._replace(Xs=points)
+    mean = _mean(facts, arrays)
+    C, scale = _covariance(facts, arrays, observation)
     draws, jitter = draw(key, mean, C, scale, shape)
     return mark_rows(draws, real), jitter

@@ -170,7 +170,7 @@ def indefinite(gram: Callable[[Array], Array], points: Array) -> KernaxError:
 
 
 def _culprit(kernel: AbstractKernel) -> str:
-    is_neg = lambda node: isinstance(node, NegKernel)  # noqa: E731
+    is_neg = lambda node: isinstance(node, NegKernel)
     found = [node for node in jax.tree.leaves(kernel, is_leaf=is_neg) if is_neg(node)]
     return f"NegKernel in `{found[0]!r}`" if found else f"{type(kernel).__name__}"
 

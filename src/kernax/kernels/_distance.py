@@ -79,7 +79,7 @@ def _in_memory(x: Points, y: OtherPoints, weight: Array) -> Matrix:
 @_in_memory.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     # Plainly, so that no branch has to hand its residuals to the derivative.
-    plain = lambda x, y, w: _weighted(lambda term: pair_sum(term, x, y), w)  # noqa: E731
+    plain = lambda x, y, w: _weighted(lambda term: pair_sum(term, x, y), w)
     return _in_memory(*primals), jax.jvp(plain, primals, tangents)[1]
 
 

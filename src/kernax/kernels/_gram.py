@@ -193,7 +193,7 @@ def has_noise(kernel: "AbstractKernel") -> bool:
     """Whether white noise stands anywhere in the tree."""
     from ._elementary import WhiteNoiseKernel
 
-    is_noise = lambda node: isinstance(node, WhiteNoiseKernel)  # noqa: E731
+    is_noise = lambda node: isinstance(node, WhiteNoiseKernel)
     return any(is_noise(node) for node in jax.tree.leaves(kernel, is_leaf=is_noise))
 
 
@@ -201,7 +201,7 @@ def with_noise(kernel: "AbstractKernel") -> "AbstractKernel":
     """The tree with each white noise as a constant: the formula of one observation with itself."""
     from ._elementary import ConstantKernel, WhiteNoiseKernel
 
-    is_noise = lambda node: isinstance(node, WhiteNoiseKernel)  # noqa: E731
+    is_noise = lambda node: isinstance(node, WhiteNoiseKernel)
     rewritten: AbstractKernel = jax.tree.map(
         lambda node: ConstantKernel(node.variance) if is_noise(node) else node,
         kernel,

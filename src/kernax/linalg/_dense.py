@@ -128,7 +128,7 @@ def _(primals: Any, tangents: Any) -> Any:
     _, a, P, jitter = out = _with_inverse(*primals)
     dK, dy = tangents[0], tangents[1]
     W = 0.5 * (a[:, None] * a[None, :] - P)
-    dot = lambda A, B: jnp.matmul(A, B, precision="highest")  # noqa: E731
+    dot = lambda A, B: jnp.matmul(A, B, precision="highest")
     dvalue = jnp.sum(W * dK) - dot(a, dy)
     da = dot(P, dy - dot(dK, a))
     return out, (dvalue, da, -dot(P, dot(dK, P)), jnp.zeros_like(jitter))
