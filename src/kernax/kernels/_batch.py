@@ -34,7 +34,7 @@ class BatchKernel(TransparentKernel, Batched):
 
     inner_kernel: AbstractKernel
     batch_size: int = eqx.field(static=True, converter=lambda value: _as_size(value))
-    # The seed of this argument counts 0 as the axis, so that only None and False share.
+    # 0 is an axis here, so that only None and False share.
     batch_over_inputs: Literal[0] | None = eqx.field(
         static=True, converter=lambda value: None if value is None or value is False else 0
     )
