@@ -126,6 +126,15 @@ class AbstractKernel(Parameterised):
         """The diagonal of ``gram(X)``, white noise included, in O(n): (n, d) or (n,) to (n,)."""
         return _gram.diagonal(self, X)
 
+    def gradient(self, X1: ArrayLike, X2: ArrayLike | None = None, argument: Any = 0) -> Array:
+        """The derivatives of k(x1, x2) in one of its points, (n, d) and (m, d) to (n, m, d).
+
+        ``argument``: 0 for x1, 1 for x2. ``X2=None`` means X1; white noise is left out. Right at
+        coincident points too; where the two one-sided slopes differ there (`Matern12Kernel`) it
+        is their mean, 0. A 1-D array is **n points of dimension one**; padding gives NaN.
+        """
+        return _gram.gradient(self, X1, X2, argument)
+
     # Without this NumPy arrays would take over `array * kernel` element by element.
     __array_ufunc__ = None
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import _inputs, _padding
-from .._errors import ShapeError
+from .._errors import ParameterError, ShapeError
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
 from ._levels import PointSet, over_levels
@@ -56,6 +56,17 @@ def diagonal(kernel: "AbstractKernel", X: Any) -> Array:
     structure, leaves = flatten(kernel)
     X, _, finite = _points(kernel, X, None, ("X", ""))
     return _diagonal(structure, finite, leaves, X)
+
+
+def gradient(kernel: "AbstractKernel", X1: Any, X2: Any, argument: Any) -> Array:
+    if isinstance(argument, bool) or argument not in (0, 1):
+        raise ParameterError(
+            f"`argument` is {argument!r}, expected 0 (the first point) or 1 (the second). "
+            "Fix: pass one of these."
+        )
+    structure, leaves = flatten(kernel)
+    X1, X2, finite = _points(kernel, X1, X2, ("X1", "X2"))
+    return _gradient(structure, finite, int(argument), leaves, X1, X2)
 
 
 def _points(
@@ -139,6 +150,30 @@ def _diagonal(structure: Structure, finite: bool, leaves: tuple[Array, ...], X: 
         return values if finite else jnp.where(jnp.isfinite(X).all(axis=-1), values, jnp.nan)
 
     return over_levels(one, kernel, _columns(X, "X"))
+
+
+@partial(jax.jit, static_argnames=("structure", "finite", "argument"), inline=True)
+def _gradient(
+    structure: Structure,
+    finite: bool,
+    argument: int,
+    leaves: tuple[Array, ...],
+    X: Array,
+    X2: Array | None,
+) -> Array:
+    kernel, dtype, X, X2 = _ready(structure, leaves, X, X2, ("X1", "X2"))
+
+    def slopes(kernel: Any, X: Points, Y: OtherPoints, *_: None) -> Array:
+        slope = jax.grad(prepared(kernel, dtype).pairwise, argnums=argument)
+        clean1, clean2 = _padding.clean(X, None)[0], _padding.clean(Y, None)[0]
+        values = jax.vmap(lambda x: jax.vmap(lambda y: slope(x, y))(clean2))(clean1)
+        if finite:
+            return values
+        finite1, finite2 = (jnp.isfinite(points).all(axis=-1) for points in (X, Y))
+        return jnp.where((finite1[:, None] & finite2[None, :])[..., None], values, jnp.nan)
+
+    first = _columns(X, "X1")
+    return over_levels(slopes, kernel, first, first if X2 is None else _columns(X2, "X2"))
 
 
 def _same(kernel: Any, dtype: Any, X: PointSet, finite: bool) -> Array:
