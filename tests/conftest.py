@@ -9,7 +9,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 with install_import_hook("kernax", "beartype.beartype"):
-    import kernax  # noqa: F401
+    import kernax  # noqa: F401  (under the hook, before any test imports it)
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def without_filler(values: Any, mask: Array | None, name: str) -> Any:
     """A real row in place of each that the mask calls padding: what fills those, Inf included, is
     never looked at."""
     values = values if isinstance(values, jax.Array) else as_host(values, name)
-    if mask is None or isinstance(values, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+    if mask is None or isinstance(values, jax.core.Tracer) or not _at_hand(mask):
         return values
     fits = mask.dtype == bool and mask.ndim > 0 and mask.shape == values.shape[: mask.ndim]
     if not fits or values.dtype.kind != "f":
@@ -157,7 +157,7 @@ def to_device(host: HostArray, name: str, *, quiet: bool = False) -> Array:
 
 def warn_of_spacing(points: Array, name: str) -> None:
     """`PrecisionWarning` where float32 numbers are so large that neighbours run together."""
-    if points.dtype != np.float32 or isinstance(points, jax.core.Tracer) or points.size < 2:
+    if points.dtype != np.float32 or points.size < 2 or not _at_hand(points):
         return
     X = _rows(np.asarray(points), False)
     finite = np.where(np.isfinite(X), X, 0.0)
@@ -181,9 +181,14 @@ def _known_finite(X: jax.Array, name: str) -> bool:
         return False
     if X.dtype.kind != "f":
         return True
-    if next(iter(X.devices())).platform != "cpu" or not X.is_fully_addressable:
-        return False  # looking would wait for the device
-    return _check_host(np.asarray(X), name)
+    return _at_hand(X) and _check_host(np.asarray(X), name)
+
+
+def _at_hand(X: jax.Array) -> bool:
+    """Whether values can be looked at without waiting for a device, or for another process."""
+    if isinstance(X, jax.core.Tracer) or not X.is_fully_addressable:
+        return False
+    return next(iter(X.devices())).platform == "cpu"
 
 
 def _check_host(host: HostArray, name: str) -> bool:

@@ -8,7 +8,7 @@ remembered, so that an eager call of a nested module costs no more than one of i
 import copy
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -210,12 +210,15 @@ def resolve(name: str, paths: list[str], kind: str) -> str:
             f"{kind} '{name}' is ambiguous: it may be any of {', '.join(found)}. "
             f"Fix: write the whole path, for instance '{found[0]}'."
         )
+    raise ParameterError(f"no {kind} '{name}'{suggestion(name, paths)}")
+
+
+def suggestion(name: str, paths: Sequence[str]) -> str:
+    """The end of a message on an unknown name: the nearest known one, and all there are."""
     last = {path.rsplit(".", 1)[-1]: path for path in paths}
     close = difflib.get_close_matches(name, [*paths, *last], n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else "."
-    raise ParameterError(
-        f"no {kind} '{name}'{hint} Fix: choose from {', '.join(paths) or '(there are none)'}."
-    )
+    return f"{hint} Fix: choose from {', '.join(paths) or '(there are none)'}."
 
 
 def as_parameter(value: Any, label: str) -> Array:

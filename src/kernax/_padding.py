@@ -42,15 +42,15 @@ def as_zeros(K: Float[Array, "n m"], real1: Mask, real2: OtherMask) -> Float[Arr
     return jnp.where(real1[:, None] & real2[None, :], K, 0.0)
 
 
-def check_mask(mask: Array, n: int, name: str) -> None:
-    """A mask is an array of booleans, one per point."""
+def check_mask(mask: Array, points: tuple[int, ...], name: str) -> None:
+    """A mask has one boolean per row of points of that shape, for each set or shared by all."""
     if mask.dtype != jnp.bool_:
         raise DTypeError(
             f"`{name}` has dtype {mask.dtype}, expected bool (True = a real row). "
             f"Fix: pass {name}.astype(bool)."
         )
-    if mask.shape != (n,):
+    if mask.shape not in (points[:-1], points[-2:-1]):
         raise ShapeError(
-            f"`{name}` has shape {mask.shape}, expected ({n},), one entry per point. "
+            f"`{name}` has shape {mask.shape}, expected {points[:-1]}, one entry per point. "
             "Fix: pass one boolean per row."
         )

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from . import io as _io
 from ._errors import MissingExtraError
 from .gp import Posterior
 from .kernels import AbstractKernel, SumKernel
@@ -28,11 +27,6 @@ def as_png(fig: Any) -> bytes:
     content = io.BytesIO()
     fig.savefig(content, dpi=130, format="png")
     return content.getvalue()
-
-
-def save_figure(fig: Any, path: Any) -> None:
-    """Write the figure as a PNG."""
-    _io.write_bytes(path, as_png(fig))
 
 
 def summands(kernel: AbstractKernel) -> list[AbstractKernel]:

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise  # nobody reads any more: no error of ours
-    except Exception as error:
+    except Exception as error:  # whatever it is, a user gets one line and exit code 2
         if options.debug:
             traceback.print_exc()
         print(f"kernax: error: {_one_line(_message(error))}", file=sys.stderr)

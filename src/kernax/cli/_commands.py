@@ -53,7 +53,7 @@ def need_place(folder: Path) -> None:
 
 def need_plotting() -> None:
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  (only whether it is there)
     except ImportError as error:
         raise MissingExtraError("--plot", "matplotlib", "plot") from error
 

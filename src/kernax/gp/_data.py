@@ -65,7 +65,7 @@ def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
     if gp.noise_variance.shape not in ((), (n,)):
         raise ShapeError(wrong_noise(gp, n))
     if mask is not None:
-        _padding.check_mask(mask, n, "mask")
+        _padding.check_mask(mask, points.shape, "mask")
         finite = False
     _check_missing(points, values, mask, nan)
     return Data(points, values, mask, finite, column, shift)

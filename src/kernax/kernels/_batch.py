@@ -79,7 +79,7 @@ class BatchKernel(TransparentKernel, Batched):
     def sign(self) -> int:
         return self.inner_kernel.sign()
 
-    @property
+    @property  # again: with `pairwise` the class lost what it inherits
     def stationary(self) -> bool:  # type: ignore[override]
         return self.inner_kernel.stationary
 

@@ -44,7 +44,10 @@ class CompositeKernel(AbstractKernel):
 
 
 class TransparentKernel(CompositeKernel):
-    """A composite that is stationary, and symmetric to the last bit, where its parts are."""
+    """A composite that is stationary, and symmetric to the last bit, where its parts are.
+
+    What other classes declare as a constant is a property here (hence the ignored overrides).
+    """
 
     @property
     def stationary(self) -> bool:  # type: ignore[override]

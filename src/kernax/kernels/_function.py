@@ -1,7 +1,6 @@
 """Kernels from plain functions, and pure functions from kernel classes."""
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from jaxtyping import Array
 
 from .._errors import ParameterError
+from .._module import suggestion
 from .._parameters import real
 from .._typing import ArrayLike, Point, Scalar
 from ._base import AbstractKernel
@@ -143,6 +143,4 @@ def _check_names(function: Callable[..., Any], parameters: dict[str, Any]) -> No
 
 
 def _unknown(name: str, known: tuple[str, ...], owner: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else "."
-    return f"{owner} has no hyperparameter '{name}'{hint} Fix: choose from {', '.join(known)}."
+    return f"{owner} has no hyperparameter '{name}'{suggestion(name, known)}"

@@ -79,7 +79,8 @@ def _points(
     if host and kernel.stationary:
         shift = _inputs.common_shift(*both, single=single)
     first, finite = _inputs.as_points(x1, names[0], shift, single=single)
-    _inputs.warn_of_spacing(first, names[0])
+    if not single or first.ndim > 1:
+        _inputs.warn_of_spacing(first, names[0])
     if x2 is None:
         return first, None, finite
     second, also = _inputs.as_points(x2, names[1], shift, single=single)
@@ -177,7 +178,7 @@ def _gradient(
 
 
 def _same(kernel: Any, dtype: Any, X: PointSet, finite: bool) -> Array:
-    return over_levels(lambda k, X, _: same_points(prepared(k, dtype), X, None, finite), kernel, X)
+    return over_levels(lambda k, X, _: same_points(prepared(k, dtype), X, finite), kernel, X)
 
 
 def _two(kernel: Any, dtype: Any, X: PointSet, Y: PointSet, finite: bool) -> Array:
@@ -187,13 +188,12 @@ def _two(kernel: Any, dtype: Any, X: PointSet, Y: PointSet, finite: bool) -> Arr
 # --- the driver: on prepared kernels, for use inside traced code --------------------------------
 
 
-def same_points(kernel: "AbstractKernel", X: Points, mask: Mask | None, finite: bool) -> Matrix:
+def same_points(kernel: "AbstractKernel", X: Points, finite: bool) -> Matrix:
     """K(X, X) with white noise on the diagonal; NaN where there is padding."""
-    if finite and mask is None:
+    if finite:
         return covariance(kernel, X)
-    clean, real = _padding.clean(X, mask)
-    real = real & jnp.isfinite(X).all(axis=-1)
-    return _padding.mark(covariance(kernel, clean), real, real)
+    rows = jnp.isfinite(X).all(axis=-1)
+    return _padding.mark(covariance(kernel, _padding.clean(X, None)[0]), rows, rows)
 
 
 def two_sets(kernel: "AbstractKernel", X: Points, Y: OtherPoints, finite: bool) -> Matrix:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array
 
-from .._errors import DTypeError, ShapeError
+from .. import _padding
+from .._errors import ShapeError
 from .._nodes import INSIDE, Stacked
 
 
@@ -101,27 +102,13 @@ def _check_points(sets: tuple[PointSet, ...]) -> None:
                 "Fix: pass (n, d) or (b, n, d)."
             )
         if mask is not None:
-            check_mask(mask, points, "mask" if name in ("X", "x1") else "mask2")
+            _padding.check_mask(mask, points.shape, "mask" if name in ("X", "x1") else "mask2")
     first, last = sets[0], sets[-1]
     if first.points.shape[-1] != last.points.shape[-1]:
         raise ShapeError(
             f"`x1` has dimension {first.points.shape[-1]} and `x2` has dimension "
             f"{last.points.shape[-1]} (shapes {first.points.shape} and {last.points.shape}), "
             "expected the same. Fix: pass equally many columns."
-        )
-
-
-def check_mask(mask: Array, points: Array, name: str) -> None:
-    """One boolean per row, for each set of a batch or shared by all."""
-    if mask.dtype != jnp.bool_:
-        raise DTypeError(
-            f"`{name}` has dtype {mask.dtype}, expected bool (True = a real row). "
-            f"Fix: pass {name}.astype(bool)."
-        )
-    if mask.shape not in (points.shape[:-1], points.shape[-2:-1]):
-        raise ShapeError(
-            f"`{name}` has shape {mask.shape}, expected {points.shape[:-1]}, one entry per point. "
-            "Fix: pass one boolean per row."
         )
 
 
