@@ -4,21 +4,13 @@
 Python floats or mpmath numbers alike.
 """
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 import kernax as kx
-
-
-class Case(NamedTuple):
-    kernel: kx.AbstractKernel
-    reference: object
-    noise: object = None  # the diagonal, where white noise makes it another formula
-    smooth: bool = True  # twice differentiable at coincident points
+from tests.cases import Case
 
 
 class Laplacian(kx.AbstractKernel):

@@ -5,6 +5,7 @@ that formula under two `vmap`s, unless the class also says ``matrix(X, Y)``, a f
 the same numbers. Names are fixed in the package documentation.
 """
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -15,6 +16,9 @@ from .._module import Parameterised
 from .._typing import ArrayLike, Matrix, OtherPoints, Point, Points, Scalar
 from . import _gram
 from ._levels import Level, aligned
+
+# What holds for one formula only.
+_FACTS = ("matrix", "rescaled", "stationary", "symmetric_rounding", "differentiability")
 
 
 def _provider(cls: type, name: str) -> int:
@@ -41,6 +45,8 @@ class AbstractKernel(Parameterised):
     static_class: ClassVar[Any] = None
     # Facts that a class may declare. k(x + c, y + c) = k(x, y):
     stationary: ClassVar[bool] = False
+    # How often the process is mean-square differentiable:
+    differentiability: ClassVar[float] = math.inf
     # matrix(X, X) equals its own transpose to the last bit:
     symmetric_rounding: ClassVar[bool] = False
 
@@ -49,7 +55,7 @@ class AbstractKernel(Parameterised):
         # A class with a formula of its own, be it from a mixin, must not inherit what was true
         # of another one.
         formula = min(_provider(cls, name) for name in ("pairwise", "static_class"))
-        for name in ("matrix", "rescaled", "stationary", "symmetric_rounding"):
+        for name in _FACTS:
             if formula < _provider(cls, name):
                 setattr(cls, name, AbstractKernel.__dict__[name])
 

@@ -83,6 +83,10 @@ class BatchKernel(TransparentKernel, Batched):
     def stationary(self) -> bool:  # type: ignore[override]
         return self.inner_kernel.stationary
 
+    @property
+    def differentiability(self) -> float:  # type: ignore[override]
+        return self.inner_kernel.differentiability
+
     def __len__(self) -> int:
         return self.batch_size
 

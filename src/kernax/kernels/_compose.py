@@ -6,6 +6,7 @@ white noise inside them is handled by rewriting the tree, so that user-written k
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ class CompositeKernel(AbstractKernel):
 
 
 class TransparentKernel(CompositeKernel):
-    """A composite that is stationary, and symmetric to the last bit, where its parts are.
+    """A composite that is stationary, smooth, and symmetric to the last bit, where its parts are.
 
     What other classes declare as a constant is a property here (hence the ignored overrides).
     """
@@ -52,6 +53,10 @@ class TransparentKernel(CompositeKernel):
     @property
     def stationary(self) -> bool:  # type: ignore[override]
         return all(kernel.stationary for kernel in subkernels(self))
+
+    @property
+    def differentiability(self) -> float:  # type: ignore[override]
+        return min((kernel.differentiability for kernel in subkernels(self)), default=math.inf)
 
     @property
     def symmetric_rounding(self) -> bool:  # type: ignore[override]

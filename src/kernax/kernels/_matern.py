@@ -1,7 +1,7 @@
 """The Matern kernels of half-integer smoothness nu = p + 1/2."""
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,8 @@ class Matern12Kernel(StationaryKernel):
     the one-sided slopes. Rasmussen and Williams (2006), equation 4.14 with nu = 1/2.
     """
 
+    differentiability: ClassVar[float] = 0
+
     def profile(self, s: Array) -> Array:
         return matern_profile(0, s)
 
@@ -63,6 +65,8 @@ class Matern32Kernel(StationaryKernel):
     Rasmussen and Williams (2006), equation 4.17.
     """
 
+    differentiability: ClassVar[float] = 1
+
     def profile(self, s: Array) -> Array:
         return matern_profile(1, 3.0 * s)
 
@@ -74,6 +78,8 @@ class Matern52Kernel(StationaryKernel):
 
     Rasmussen and Williams (2006), equation 4.17.
     """
+
+    differentiability: ClassVar[float] = 2
 
     def profile(self, s: Array) -> Array:
         return matern_profile(2, 5.0 * s)
