@@ -128,7 +128,7 @@ def without_filler(values: Any, mask: Array | None, name: str) -> Any:
     if mask is None or isinstance(values, jax.core.Tracer) or not _at_hand(mask):
         return values
     fits = mask.dtype == bool and mask.ndim > 0 and mask.shape == values.shape[: mask.ndim]
-    if not fits or values.dtype.kind != "f":
+    if not fits or values.dtype.kind != "f" or _sum_is_finite(values):
         return values
     keep = np.asarray(mask).reshape(*mask.shape, *(1,) * (values.ndim - mask.ndim))
     stand_in = values[np.unravel_index(np.argmax(keep), keep.shape)[: mask.ndim]]
@@ -193,10 +193,7 @@ def _at_hand(X: jax.Array) -> bool:
 
 def _check_host(host: HostArray, name: str) -> bool:
     """True where all values are finite; `InputError` for Inf, False where there are only NaN."""
-    # A sum is the cheapest look at all values; it overflows only where the values are huge.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = host.sum()
-    if math.isfinite(total):
+    if _sum_is_finite(host):
         return True
     infinite = np.isinf(host)
     if infinite.any():
@@ -207,3 +204,9 @@ def _check_host(host: HostArray, name: str) -> bool:
             "expected finite numbers (NaN marks padding, Inf never does). Fix: remove that row."
         )
     return not bool(np.isnan(host).any())
+
+
+def _sum_is_finite(values: Any) -> bool:
+    """The cheapest look at all values; a sum overflows only where the values are huge."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.asarray(values).sum())

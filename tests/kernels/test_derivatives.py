@@ -157,30 +157,6 @@ def test_the_mirror_is_linear_with_plain_derivatives():
         np.testing.assert_array_equal(mirror(*parts), np.asarray(plain(K, diagonal))[:n, :n])
 
 
-@pytest.mark.parametrize("weight", [0.7, [0.6, 1.7]])
-def test_distances_in_memory_are_the_plain_ones(weight):
-    from kernax.kernels._distance import _in_memory, _weighted
-    from kernax.kernels._pairs import pair_sum
-
-    def plain(x, y, w):
-        return _weighted(lambda term: pair_sum(term, x, y), w)
-
-    rng = np.random.default_rng(0)
-    arguments = [
-        jnp.asarray(a) for a in (rng.normal(size=(301, 2)), rng.normal(size=(150, 2)), weight)
-    ]
-    out = jnp.asarray(rng.normal(size=(301, 150)))
-
-    def both(function):
-        total = lambda *a: jnp.sum(out * function(*a))
-        return function(*arguments), jax.grad(total, argnums=(0, 1, 2))(*arguments)
-
-    fast, slow = jax.jit(lambda: both(_in_memory))(), jax.jit(lambda: both(plain))()
-    np.testing.assert_allclose(fast[0], slow[0], rtol=4 * np.finfo(float).eps)
-    for a, b in zip(fast[1], slow[1], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
-
-
 def test_a_gram_of_distances_in_memory_is_symmetric_and_right():
     X = np.random.default_rng(0).normal(size=(301, 2))
     X[7] = X[300]

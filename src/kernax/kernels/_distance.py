@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from .._typing import Matrix, OtherPointOrPoints, OtherPoints, PointOrPoints, Points
@@ -18,7 +19,7 @@ from ._pairs import (
 )
 
 # Numbers of pairs between which a matrix of distances of its own pays: with fewer nothing is
-# gained, with more the matrix leaves the cache.
+# gained, with more the matrix leaves the cache. With fewer, derivatives are taken plainly too.
 FEWEST_PAIRS, MOST_PAIRS = 1 << 14, 1 << 22
 
 
@@ -38,11 +39,9 @@ def squared_distance(
     power = inverse_power_of_two(scale)
     rest = 1.0 / (scale * power)
     weight = times * rest * rest
-    if x.ndim == 2 and d == y.shape[-1] <= MOST_UNROLLED:
-        pairs = x.shape[0] * y.shape[0]
-        if FEWEST_PAIRS <= pairs <= MOST_PAIRS:
-            powers = jnp.broadcast_to(power, (1, d))
-            return _in_memory(powers * x, powers * y, weight)
+    if x.ndim == 2 and d == y.shape[-1] and x.shape[0] * y.shape[0] >= FEWEST_PAIRS:
+        powers = jnp.broadcast_to(power, (1, d))
+        return _all_pairs(powers * x, powers * y, weight)
     return _weighted(lambda term: pair_sum(term, x, y, power), weight)
 
 
@@ -57,13 +56,15 @@ def inverse_power_of_two(value: Array) -> Array:
 
 
 @jax.custom_jvp
-def _in_memory(x: Points, y: OtherPoints, weight: Array) -> Matrix:
-    """Weighted squared distances as a matrix of their own.
+def _all_pairs(x: Points, y: OtherPoints, weight: Array) -> Matrix:
+    """Weighted squared distances of all pairs.
 
     A transcendental function of a matrix that is in memory takes half the time of one that XLA
     fuses with the pairs, where vectors are shorter. Only a branch keeps the two apart; this one
     is never taken the other way, except where a hyperparameter is NaN and so is the result.
     """
+    if x.shape[0] * y.shape[0] > MOST_PAIRS or x.shape[1] > MOST_UNROLLED:
+        return _differences(x, y, weight)
 
     def compute(x: Points, coordinates: Array, weight: Array) -> Matrix:
         return _weighted(lambda term: unrolled(term, x, coordinates), weight)
@@ -76,11 +77,79 @@ def _in_memory(x: Points, y: OtherPoints, weight: Array) -> Matrix:
     return s
 
 
-@_in_memory.defjvp
-def _(primals: Any, tangents: Any) -> Any:
-    # Plainly, so that no branch has to hand its residuals to the derivative.
-    plain = lambda x, y, w: _weighted(lambda term: pair_sum(term, x, y), w)
-    return _in_memory(*primals), jax.jvp(plain, primals, tangents)[1]
+def _all_pairs_jvp(primals: Any, tangents: Any) -> Any:
+    moving = tuple(not isinstance(tangent, SymbolicZero) for tangent in tangents)
+    given = tuple(tangent for tangent, moves in zip(tangents, moving, strict=True) if moves)
+
+    def by_differences(primals: Any, given: Any) -> Matrix:
+        free = [value for value, moves in zip(primals, moving, strict=True) if moves]
+
+        def distances(*free: Array) -> Matrix:
+            changed = iter(free)
+            pairs = zip(primals, moving, strict=True)
+            return _differences(*(next(changed) if moves else old for old, moves in pairs))
+
+        tangent: Matrix = jax.jvp(distances, free, list(given))[1]
+        return tangent
+
+    def by_products(primals: Any, given: Any) -> Matrix:
+        changes = iter(given)
+        return _product_tangent(*primals, *(next(changes) if moves else None for moves in moving))
+
+    x, y, weight = primals
+    near = jnp.maximum(_reach(x, y, weight), _reach(y, y, weight)) < jnp.finfo(x.dtype).eps ** -0.5
+    return _all_pairs(*primals), jax.lax.cond(near, by_products, by_differences, primals, given)
+
+
+_all_pairs.defjvp(_all_pairs_jvp, symbolic_zeros=True)
+
+
+def _product_tangent(
+    x: Points, y: OtherPoints, weight: Array, dx: Any, dy: Any, dweight: Any
+) -> Matrix:
+    """The derivative of sum_c w_c (x_c - y_c)^2 as a product of thin matrices.
+
+    Its transpose, the derivative of a weighted sum of the pairs, is a product too and needs no
+    pass over the pairs for each coordinate. Squares cancel, but no more than half of the digits
+    where the points are near, in weighted distance, to the middle of them all.
+    """
+    center = jax.lax.stop_gradient(_middle(y))
+    x, y = x - center, y - center
+    w = jnp.broadcast_to(weight, x.shape[1:])[None, :]
+    columns = lambda *parts: jnp.concatenate(parts, axis=1)
+    total = lambda a: jnp.sum(a, axis=1, keepdims=True)
+    product = lambda a, b: jnp.matmul(a, b.T, precision="highest")
+    tangent = jnp.zeros((), x.dtype)
+    if dx is not None or dweight is not None:
+        # Of x^2 - 2 x y + y^2 times its weight: what multiplies 1, y and y^2.
+        constant, linear, square = jnp.zeros_like(x[:, :1]), jnp.zeros_like(x), jnp.zeros_like(x)
+        if dweight is not None:
+            dw = jnp.broadcast_to(dweight, x.shape[1:])[None, :]
+            constant, linear = constant + total(dw * x * x), linear - 2.0 * dw * x
+            square = square + dw
+        if dx is not None:
+            constant, linear = constant + total(2.0 * w * x * dx), linear - 2.0 * w * dx
+        tangent = product(
+            columns(constant, linear, square), columns(jnp.ones_like(y[:, :1]), y, y * y)
+        )
+    if dy is not None:
+        right = columns(total(2.0 * w * y * dy), -2.0 * dy)
+        tangent = tangent + product(columns(jnp.ones_like(x[:, :1]), w * x), right)
+    return tangent
+
+
+def _reach(x: Points, y: OtherPoints, weight: Array) -> Array:
+    """The largest weighted squared distance of a coordinate of x from the middle of y."""
+    weights = jnp.broadcast_to(jnp.abs(weight), (1, x.shape[1]))
+    return jnp.max(weights * jnp.square(x - _middle(y)))
+
+
+def _middle(y: OtherPoints) -> Array:
+    return 0.5 * (jnp.min(y, axis=0, keepdims=True) + jnp.max(y, axis=0, keepdims=True))
+
+
+def _differences(x: Points, y: OtherPoints, weight: Array) -> Matrix:
+    return _weighted(lambda term: pair_sum(term, x, y), weight)
 
 
 def _weighted(total: Callable[[Any], Array], weight: Array) -> Array:

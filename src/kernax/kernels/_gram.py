@@ -16,8 +16,8 @@ from .. import _inputs, _padding
 from .._errors import ParameterError, ShapeError
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
+from ._blocks import rectangle, triangle
 from ._levels import PointSet, over_levels
-from ._mirror import mirror
 
 if TYPE_CHECKING:
     from ._base import AbstractKernel
@@ -136,7 +136,7 @@ def _masked_gram(
 
     def zeros(kernel: Any, X: Points, Y: OtherPoints, mask: Any, mask2: Any) -> Matrix:
         (X, real1), (Y, real2) = _padding.clean(X, mask), _padding.clean(Y, mask2)
-        return _padding.as_zeros(prepared(kernel, dtype).matrix(X, Y), real1, real2)
+        return _padding.as_zeros(rectangle(prepared(kernel, dtype), X, Y), real1, real2)
 
     return over_levels(zeros, kernel, first, _columns(X2, "X2")._replace(mask=mask2))
 
@@ -199,22 +199,22 @@ def same_points(kernel: "AbstractKernel", X: Points, finite: bool) -> Matrix:
 def two_sets(kernel: "AbstractKernel", X: Points, Y: OtherPoints, finite: bool) -> Matrix:
     """K(X, Y), without white noise; NaN where there is padding."""
     if finite:
-        return kernel.matrix(X, Y)
+        return rectangle(kernel, X, Y)
     clean1, clean2 = _padding.clean(X, None)[0], _padding.clean(Y, None)[0]
     finite1, finite2 = (jnp.isfinite(points).all(axis=-1) for points in (X, Y))
-    return _padding.mark(kernel.matrix(clean1, clean2), finite1, finite2)
+    return _padding.mark(rectangle(kernel, clean1, clean2), finite1, finite2)
 
 
 def covariance(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Matrix:
     """K(X, X) of clean points, exactly symmetric, with or without white noise."""
-    K = kernel.matrix(X, X)
     noisy = noise and has_noise(kernel)
-    if kernel.symmetric_rounding and not noisy:
+    if not kernel.symmetric_rounding:
+        return triangle(kernel, X, variances(kernel, X, noise=noise))
+    K = rectangle(kernel, X, X)
+    if not noisy:
         return K
-    diagonal = variances(kernel, X, noise=noise)
-    if kernel.symmetric_rounding:
-        return jnp.where(jnp.eye(X.shape[0], dtype=bool), diagonal[:, None], K)
-    return mirror(K, diagonal)
+    diagonal = variances(kernel, X)
+    return jnp.where(jnp.eye(X.shape[0], dtype=bool), diagonal[:, None], K)
 
 
 def variances(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Vector:

@@ -1,0 +1,138 @@
+"""Large matrices: derivatives by blocks of rows, and one triangle by square tiles.
+
+The derivative of a matrix in the hyperparameters or points, pulled back, would keep several
+matrices of the same size. Here it is computed again for one block of rows after the other, so that
+nothing as large as the matrix is kept beyond the cotangent. Values are computed in one pass, or,
+where K(X, X) costs more than writing it, tile by tile for one triangle.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from .._typing import Matrix, OtherPoints, Points, Square, Vector
+from ._mirror import mirror
+
+# Numbers of pairs in a block of rows, which should stay in the cache with what is made of it.
+BLOCK_PAIRS = 1 << 18
+TILE = 256
+
+
+def rectangle(kernel: Any, X: Points, Y: OtherPoints) -> Matrix:
+    """K(X, Y), with derivatives by blocks of rows where it is large."""
+    if X.shape[0] * Y.shape[0] < 2 * BLOCK_PAIRS:
+        K: Matrix = kernel.matrix(X, Y)
+        return K
+
+    evaluate = lambda kernel, Y, X: kernel.matrix(X, Y)
+    return _by_rows(evaluate, evaluate, kernel, (Y,), (X,))
+
+
+def triangle(kernel: Any, X: Points, diagonal: Vector) -> Square:
+    """K(X, X) with the given diagonal, symmetric to the last bit."""
+    n = X.shape[0]
+    if n < 2 * TILE:
+        return mirror(kernel.matrix(X, X), diagonal)
+
+    def rows(kernel: Any, X: Array, x: Array, variances: Array, index: Array) -> Array:
+        own = jnp.arange(n)[None, :] == index[:, None]
+        return jnp.where(own, variances[:, None], kernel.matrix(x, X))
+
+    whole = lambda kernel, _, X, diagonal, index: _tiled(kernel, X, diagonal)
+    return _by_rows(whole, rows, kernel, (X,), (X, diagonal, jnp.arange(n)))
+
+
+def _tiled(kernel: Any, X: Points, diagonal: Vector) -> Square:
+    """The upper triangle tile by tile, each written to its mirror image too.
+
+    The last row of tiles overlaps the one before; its diagonal tile comes last and settles what
+    the overlap holds.
+    """
+    n = X.shape[0]
+    count = -(-n // TILE)
+    rows, columns = (jnp.asarray(np.minimum(i * TILE, n - TILE)) for i in np.triu_indices(count))
+
+    def settle(T: Square, variances: Vector) -> Square:
+        T = jnp.where(jnp.tri(TILE, dtype=bool), T, T.T)
+        return jnp.where(jnp.eye(TILE, dtype=bool), variances[:, None], T)
+
+    def step(number: Any, K: Square) -> Square:
+        i, j = rows[number], columns[number]
+        part = lambda values, start: jax.lax.dynamic_slice_in_dim(values, start, TILE)
+        T = kernel.matrix(part(X, i), part(X, j))
+        # A branch also keeps XLA from evaluating the tile once more for its mirror image.
+        T = jax.lax.cond(i == j, settle, lambda T, _: T, T, part(diagonal, i))
+        K = jax.lax.dynamic_update_slice(K, T, (i, j))
+        return jax.lax.dynamic_update_slice(K, T.T, (j, i))
+
+    start = jnp.zeros((n, n), jnp.result_type(diagonal))
+    K: Square = jax.lax.fori_loop(0, len(rows), step, start)
+    return K
+
+
+def _by_rows(
+    whole: Callable[..., Array],
+    rows: Callable[..., Array],
+    kernel: Any,
+    shared: tuple[Array, ...],
+    split: tuple[Array, ...],
+) -> Matrix:
+    """``whole(kernel, *shared, *split)``, with the derivative of ``rows`` of it, block by block.
+
+    ``rows`` gets the same arguments, but blocks of those in ``split`` along their first axis.
+    """
+    arrays, static = eqx.partition(kernel, eqx.is_array)
+    leaves, treedef = jax.tree.flatten((arrays, shared, split))
+
+    def apply(function: Callable[..., Array], leaves: list[Any]) -> Array:
+        arrays, shared, split = jax.tree.unflatten(treedef, leaves)
+        return function(eqx.combine(arrays, static), *shared, *split)
+
+    @jax.custom_jvp
+    def value(*leaves: Array) -> Array:
+        return apply(whole, list(leaves))
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        moving = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
+        given = [tangent for tangent, moves in zip(tangents, moving, strict=True) if moves]
+
+        def stacked(*free: Array) -> Array:
+            changed = iter(free)
+            pairs = zip(primals, moving, strict=True)
+            merged = [next(changed) if moves else old for old, moves in pairs]
+            at = len(merged) - len(split)
+            function = lambda common, block: apply(rows, [*common, *block])
+            return _map_rows(function, merged[:at], merged[at:], len(shared[0]))
+
+        free = [value for value, moves in zip(primals, moving, strict=True) if moves]
+        return value(*primals), jax.jvp(stacked, free, given)[1]
+
+    value.defjvp(rule, symbolic_zeros=True)
+    return value(*leaves)
+
+
+def _map_rows(function: Any, common: list[Array], split: list[Array], columns: int) -> Matrix:
+    """The rows of ``function(common, block)`` over blocks of ``split``, without keeping more."""
+    n = split[0].shape[0]
+    size = _block_rows(n, columns)
+    # Repeated rows at the end, where the size does not divide n, are cut off again.
+    index = jnp.minimum(jnp.arange(-(-n // size) * size), n - 1)
+    blocks = [
+        (values if len(index) == n else values[index]).reshape(-1, size, *values.shape[1:])
+        for values in split
+    ]
+    body = jax.checkpoint(function)
+    stacked: Array = jax.lax.map(lambda block: body(common, block), blocks)
+    return stacked.reshape(-1, *stacked.shape[2:])[:n]
+
+
+def _block_rows(n: int, columns: int) -> int:
+    """Rows per block: near `BLOCK_PAIRS` entries, and a divisor of n if one is near."""
+    most = min(max(1, BLOCK_PAIRS // columns), n)
+    return next((size for size in range(most, most // 2, -1) if n % size == 0), most)
