@@ -16,6 +16,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
+from .._padding import Real
 from .._typing import Matrix, OtherPoints, Points, Square, Vector
 from ._mirror import mirror
 
@@ -24,31 +25,63 @@ BLOCK_PAIRS = 1 << 18
 TILE = 256
 
 
-def rectangle(kernel: Any, X: Points, Y: OtherPoints) -> Matrix:
-    """K(X, Y), with derivatives by blocks of rows where it is large."""
+def rectangle(
+    kernel: Any, X: Points, Y: OtherPoints, real: Real | None = None, *, mark: bool = False
+) -> Matrix:
+    """K(X, Y), with derivatives by blocks of rows where it is large.
+
+    Where ``real`` says that rows are padding they are 0, or NaN with ``mark``.
+    """
+
+    def whole(kernel: Any, Y: Array, X: Array, *kept: Array) -> Array:
+        K: Array = kernel.matrix(X, Y)
+        if not kept:
+            return K
+        return Real(*kept).mark(K) if mark else Real(*kept).keep(K)
+
+    def rows(kernel: Any, Y: Array, columns: Array, x: Array, kept: Array) -> Array:
+        return Real(kept, columns).keep(kernel.matrix(x, Y))
+
     if X.shape[0] * Y.shape[0] < 2 * BLOCK_PAIRS:
-        K: Matrix = kernel.matrix(X, Y)
-        return K
+        return whole(kernel, Y, X, *(real or ()))
+    if real is None:
+        return _by_rows(whole, whole, kernel, (Y,), (X,))
+    marked = lambda kernel, Y, columns, X, rows: whole(kernel, Y, X, rows, columns)
+    return _by_rows(marked, rows, kernel, (Y, real.columns), (X, real.rows))
 
-    evaluate = lambda kernel, Y, X: kernel.matrix(X, Y)
-    return _by_rows(evaluate, evaluate, kernel, (Y,), (X,))
 
-
-def triangle(kernel: Any, X: Points, diagonal: Vector) -> Square:
-    """K(X, X) with the given diagonal, symmetric to the last bit."""
+def triangle(
+    kernel: Any, X: Points, diagonal: Vector, real: Vector | None = None, *, mark: bool = False
+) -> Square:
+    """K(X, X) with the given diagonal, symmetric to the last bit; padding as in `rectangle`,
+    but for the diagonal, which is as given."""
     n = X.shape[0]
+    real = jnp.ones(n, X.dtype) if real is None else real
+    finish = lambda K, row, column: Real(row, column).mark(K) if mark else Real(row, column).keep(K)
     if n < 2 * TILE:
-        return mirror(kernel.matrix(X, X), diagonal)
+        return with_diagonal(finish(mirror(kernel.matrix(X, X), diagonal), real, real), diagonal)
 
-    def rows(kernel: Any, X: Array, x: Array, variances: Array, index: Array) -> Array:
+    def rows(kernel: Any, X: Array, columns: Array, *block: Array) -> Array:
+        x, variances, index, kept = block
         own = jnp.arange(n)[None, :] == index[:, None]
-        return jnp.where(own, variances[:, None], kernel.matrix(x, X))
+        return jnp.where(own, variances[:, None], Real(kept, columns).keep(kernel.matrix(x, X)))
 
-    whole = lambda kernel, _, X, diagonal, index: _tiled(kernel, X, diagonal)
-    return _by_rows(whole, rows, kernel, (X,), (X, diagonal, jnp.arange(n)))
+    def whole(kernel: Any, _: Array, columns: Array, *everything: Array) -> Array:
+        X, diagonal, _, kept = everything
+        return _tiled(kernel, X, diagonal, kept, finish)
+
+    split = (X, diagonal, jnp.arange(n), real)
+    return _by_rows(whole, rows, kernel, (X, real), split)
 
 
-def _tiled(kernel: Any, X: Points, diagonal: Vector) -> Square:
+def with_diagonal(K: Square, diagonal: Vector) -> Square:
+    """K with another diagonal."""
+    return jnp.where(jnp.eye(K.shape[0], dtype=bool), diagonal[:, None], K)
+
+
+def _tiled(
+    kernel: Any, X: Points, diagonal: Vector, real: Vector, finish: Callable[..., Array]
+) -> Square:
     """The upper triangle tile by tile, each written to its mirror image too.
 
     The last row of tiles overlaps the one before; its diagonal tile comes last and settles what
@@ -59,13 +92,12 @@ def _tiled(kernel: Any, X: Points, diagonal: Vector) -> Square:
     rows, columns = (jnp.asarray(np.minimum(i * TILE, n - TILE)) for i in np.triu_indices(count))
 
     def settle(T: Square, variances: Vector) -> Square:
-        T = jnp.where(jnp.tri(TILE, dtype=bool), T, T.T)
-        return jnp.where(jnp.eye(TILE, dtype=bool), variances[:, None], T)
+        return with_diagonal(jnp.where(jnp.tri(TILE, dtype=bool), T, T.T), variances)
 
     def step(number: Any, K: Square) -> Square:
         i, j = rows[number], columns[number]
         part = lambda values, start: jax.lax.dynamic_slice_in_dim(values, start, TILE)
-        T = kernel.matrix(part(X, i), part(X, j))
+        T = finish(kernel.matrix(part(X, i), part(X, j)), part(real, i), part(real, j))
         # A branch also keeps XLA from evaluating the tile once more for its mirror image.
         T = jax.lax.cond(i == j, settle, lambda T, _: T, T, part(diagonal, i))
         K = jax.lax.dynamic_update_slice(K, T, (i, j))

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from .._typing import Matrix, OtherPointOrPoints, OtherPoints, PointOrPoints, Points
@@ -17,6 +16,7 @@ from ._pairs import (
     per_term,
     unrolled,
 )
+from ._thin import columns, row_sums, thin_product, thin_rule
 
 # Numbers of pairs between which a matrix of distances of its own pays: with fewer nothing is
 # gained, with more the matrix leaves the cache. With fewer, derivatives are taken plainly too.
@@ -64,10 +64,10 @@ def _all_pairs(x: Points, y: OtherPoints, weight: Array) -> Matrix:
     is never taken the other way, except where a hyperparameter is NaN and so is the result.
     """
     if x.shape[0] * y.shape[0] > MOST_PAIRS or x.shape[1] > MOST_UNROLLED:
-        return _differences(x, y, weight)
+        return _differences(x, y, weight, capped=False)
 
     def compute(x: Points, coordinates: Array, weight: Array) -> Matrix:
-        return _weighted(lambda term: unrolled(term, x, coordinates), weight)
+        return _weighted(lambda term: unrolled(term, x, coordinates), weight, capped=False)
 
     def invalid(x: Points, coordinates: Array, weight: Array) -> Matrix:
         return jnp.full((x.shape[0], coordinates.shape[1]), jnp.nan, x.dtype)
@@ -77,31 +77,16 @@ def _all_pairs(x: Points, y: OtherPoints, weight: Array) -> Matrix:
     return s
 
 
-def _all_pairs_jvp(primals: Any, tangents: Any) -> Any:
-    moving = tuple(not isinstance(tangent, SymbolicZero) for tangent in tangents)
-    given = tuple(tangent for tangent, moves in zip(tangents, moving, strict=True) if moves)
-
-    def by_differences(primals: Any, given: Any) -> Matrix:
-        free = [value for value, moves in zip(primals, moving, strict=True) if moves]
-
-        def distances(*free: Array) -> Matrix:
-            changed = iter(free)
-            pairs = zip(primals, moving, strict=True)
-            return _differences(*(next(changed) if moves else old for old, moves in pairs))
-
-        tangent: Matrix = jax.jvp(distances, free, list(given))[1]
-        return tangent
-
-    def by_products(primals: Any, given: Any) -> Matrix:
-        changes = iter(given)
-        return _product_tangent(*primals, *(next(changes) if moves else None for moves in moving))
-
-    x, y, weight = primals
-    near = jnp.maximum(_reach(x, y, weight), _reach(y, y, weight)) < jnp.finfo(x.dtype).eps ** -0.5
-    return _all_pairs(*primals), jax.lax.cond(near, by_products, by_differences, primals, given)
-
-
-_all_pairs.defjvp(_all_pairs_jvp, symbolic_zeros=True)
+_all_pairs.defjvp(
+    thin_rule(
+        lambda *arguments: _all_pairs(*arguments),
+        lambda *arguments: _differences(*arguments),
+        lambda *arguments: _product_tangent(*arguments),
+        # No more than half of the digits may cancel.
+        lambda x, y, weight: jnp.maximum(_reach(x, y, weight), _reach(y, y, weight)),
+    ),
+    symbolic_zeros=True,
+)
 
 
 def _product_tangent(
@@ -116,25 +101,22 @@ def _product_tangent(
     center = jax.lax.stop_gradient(_middle(y))
     x, y = x - center, y - center
     w = jnp.broadcast_to(weight, x.shape[1:])[None, :]
-    columns = lambda *parts: jnp.concatenate(parts, axis=1)
-    total = lambda a: jnp.sum(a, axis=1, keepdims=True)
-    product = lambda a, b: jnp.matmul(a, b.T, precision="highest")
     tangent = jnp.zeros((), x.dtype)
     if dx is not None or dweight is not None:
         # Of x^2 - 2 x y + y^2 times its weight: what multiplies 1, y and y^2.
         constant, linear, square = jnp.zeros_like(x[:, :1]), jnp.zeros_like(x), jnp.zeros_like(x)
         if dweight is not None:
             dw = jnp.broadcast_to(dweight, x.shape[1:])[None, :]
-            constant, linear = constant + total(dw * x * x), linear - 2.0 * dw * x
+            constant, linear = constant + row_sums(dw * x * x), linear - 2.0 * dw * x
             square = square + dw
         if dx is not None:
-            constant, linear = constant + total(2.0 * w * x * dx), linear - 2.0 * w * dx
-        tangent = product(
+            constant, linear = constant + row_sums(2.0 * w * x * dx), linear - 2.0 * w * dx
+        tangent = thin_product(
             columns(constant, linear, square), columns(jnp.ones_like(y[:, :1]), y, y * y)
         )
     if dy is not None:
-        right = columns(total(2.0 * w * y * dy), -2.0 * dy)
-        tangent = tangent + product(columns(jnp.ones_like(x[:, :1]), w * x), right)
+        right = columns(row_sums(2.0 * w * y * dy), -2.0 * dy)
+        tangent = tangent + thin_product(columns(jnp.ones_like(x[:, :1]), w * x), right)
     return tangent
 
 
@@ -148,14 +130,14 @@ def _middle(y: OtherPoints) -> Array:
     return 0.5 * (jnp.min(y, axis=0, keepdims=True) + jnp.max(y, axis=0, keepdims=True))
 
 
-def _differences(x: Points, y: OtherPoints, weight: Array) -> Matrix:
-    return _weighted(lambda term: pair_sum(term, x, y), weight)
+def _differences(x: Points, y: OtherPoints, weight: Array, *, capped: bool = True) -> Matrix:
+    return _weighted(lambda term: pair_sum(term, x, y), weight, capped=capped)
 
 
-def _weighted(total: Callable[[Any], Array], weight: Array) -> Array:
+def _weighted(total: Callable[[Any], Array], weight: Array, *, capped: bool = True) -> Array:
     """``total`` of the squared differences, with one weight for all or one per dimension.
 
-    The cap keeps 0 * inf out of every derivative.
+    The cap keeps 0 * inf out of every derivative; of a value alone it is enough at the end.
     """
     cap = jnp.asarray(jnp.finfo(weight.dtype).max / 8, weight.dtype)
     if weight.ndim == 0:
@@ -163,7 +145,8 @@ def _weighted(total: Callable[[Any], Array], weight: Array) -> Array:
     weights = per_term(weight)
 
     def term(a: Array, b: Array) -> Array:
-        square = jnp.minimum(jnp.square(a - b), cap)
+        square = jnp.square(a - b)
+        square = jnp.minimum(square, cap) if capped else square
         return square * next(weights)(square)
 
     return jnp.minimum(total(term), cap)

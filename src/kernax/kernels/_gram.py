@@ -16,7 +16,7 @@ from .. import _inputs, _padding
 from .._errors import ParameterError, ShapeError
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
-from ._blocks import rectangle, triangle
+from ._blocks import rectangle, triangle, with_diagonal
 from ._levels import PointSet, over_levels
 
 if TYPE_CHECKING:
@@ -130,13 +130,14 @@ def _masked_gram(
 
         def identity(kernel: Any, X: Points, mask: Mask | None) -> Matrix:
             X, real = _padding.clean(X, mask)
-            return _padding.as_identity(covariance(prepared(kernel, dtype), X), real)
+            return covariance(prepared(kernel, dtype), X, real)
 
         return over_levels(identity, kernel, first)
 
     def zeros(kernel: Any, X: Points, Y: OtherPoints, mask: Any, mask2: Any) -> Matrix:
         (X, real1), (Y, real2) = _padding.clean(X, mask), _padding.clean(Y, mask2)
-        return _padding.as_zeros(rectangle(prepared(kernel, dtype), X, Y), real1, real2)
+        real = _padding.both_real(real1, real2, dtype)
+        return rectangle(prepared(kernel, dtype), X, Y, real)
 
     return over_levels(zeros, kernel, first, _columns(X2, "X2")._replace(mask=mask2))
 
@@ -192,29 +193,40 @@ def same_points(kernel: "AbstractKernel", X: Points, finite: bool) -> Matrix:
     """K(X, X) with white noise on the diagonal; NaN where there is padding."""
     if finite:
         return covariance(kernel, X)
-    rows = jnp.isfinite(X).all(axis=-1)
-    return _padding.mark(covariance(kernel, _padding.clean(X, None)[0]), rows, rows)
+    X, real = _padding.clean(X, None, finite=True)
+    return covariance(kernel, X, real, mark=True)
 
 
 def two_sets(kernel: "AbstractKernel", X: Points, Y: OtherPoints, finite: bool) -> Matrix:
     """K(X, Y), without white noise; NaN where there is padding."""
     if finite:
         return rectangle(kernel, X, Y)
-    clean1, clean2 = _padding.clean(X, None)[0], _padding.clean(Y, None)[0]
-    finite1, finite2 = (jnp.isfinite(points).all(axis=-1) for points in (X, Y))
-    return _padding.mark(rectangle(kernel, clean1, clean2), finite1, finite2)
+    (X, real1), (Y, real2) = (_padding.clean(points, None, finite=True) for points in (X, Y))
+    return rectangle(kernel, X, Y, _padding.both_real(real1, real2, X.dtype), mark=True)
 
 
-def covariance(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Matrix:
-    """K(X, X) of clean points, exactly symmetric, with or without white noise."""
-    noisy = noise and has_noise(kernel)
+def covariance(
+    kernel: "AbstractKernel",
+    X: Points,
+    real: Mask | None = None,
+    *,
+    noise: bool = True,
+    mark: bool = False,
+) -> Matrix:
+    """K(X, X) of clean points, exactly symmetric, with or without white noise.
+
+    Where ``real`` says that rows are padding they are those of the identity, or NaN with ``mark``.
+    """
+    kept = None if real is None else real.astype(X.dtype)
+    diagonal = variances(kernel, X, noise=noise)
+    if kept is not None:
+        diagonal = jnp.where(kept > 0, diagonal, jnp.nan if mark else 1.0)
     if not kernel.symmetric_rounding:
-        return triangle(kernel, X, variances(kernel, X, noise=noise))
-    K = rectangle(kernel, X, X)
-    if not noisy:
-        return K
-    diagonal = variances(kernel, X)
-    return jnp.where(jnp.eye(X.shape[0], dtype=bool), diagonal[:, None], K)
+        return triangle(kernel, X, diagonal, kept, mark=mark)
+    both = None if kept is None else _padding.Real(kept, kept)
+    K = rectangle(kernel, X, X, both, mark=mark)
+    settled = (kept is None or mark) and not (noise and has_noise(kernel))
+    return K if settled else with_diagonal(K, diagonal)
 
 
 def variances(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Vector:
