@@ -4,6 +4,8 @@ Every class also derives from the builtin a careful user would already catch. A 
 the argument, what came, what was expected, and one fix.
 """
 
+from typing import Any
+
 import numpy as np
 
 
@@ -51,6 +53,17 @@ class MissingExtraError(KernaxError, ImportError):
             f"{feature} needs the package `{package}`, which is not installed. "
             f"Fix: pip install 'kernax-gp[{extra}]'."
         )
+
+
+class KernelCheckError(KernaxError, AssertionError):
+    """A kernel fails one of the checks of `check_kernel`.
+
+    ``check`` is the name of that check, ``case`` the smallest inputs found that show it, by name.
+    """
+
+    def __init__(self, message: str, check: str = "", case: dict[str, Any] | None = None):
+        super().__init__(message)
+        self.check, self.case = check, case or {}
 
 
 class KernaxWarning(UserWarning):

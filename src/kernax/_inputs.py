@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._errors import DTypeError, InputError, PrecisionWarning, ShapeError
+from ._errors import DTypeError, InputError, KernaxError, PrecisionWarning, ShapeError
 from ._typing import HostArray
 
 _warned_of_precision = False
@@ -44,6 +44,7 @@ def as_points(
     ``shift``, one value per column, is subtracted on the host in float64. ``single`` says that
     a 1-D array is one point.
     """
+    X = jnp.asarray(X) if holds_tracer(X) else X
     if isinstance(X, jax.Array) and shift is None:
         return X, _known_finite(X, name)
     host = as_host(X, name)
@@ -53,8 +54,18 @@ def as_points(
     return to_device(host, name, quiet=shift is not None), finite
 
 
+def holds_tracer(value: Any) -> bool:
+    """Whether a list or tuple has traced numbers in it, which NumPy cannot read."""
+    return isinstance(value, list | tuple) and any(
+        isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)
+    )
+
+
 def as_host(X: Any, name: str) -> HostArray:
-    """A NumPy array of a floating dtype, integers and booleans converted exactly to float64."""
+    """A NumPy array of a floating dtype, integers and booleans converted exactly to float64.
+
+    What a masked array of NumPy masks is NaN.
+    """
     try:
         host = np.asarray(X)
     except ValueError as error:
@@ -62,16 +73,17 @@ def as_host(X: Any, name: str) -> HostArray:
             f"`{name}` is a ragged list, expected rows of one length. Fix: pad the shorter rows."
         ) from error
     if host.dtype.kind in "biu":
-        return host.astype(np.float64)
+        host = host.astype(np.float64)
     check_dtype(host.dtype, name)
-    return host
+    return np.where(np.ma.getmaskarray(X), np.nan, host) if np.ma.isMaskedArray(X) else host
 
 
 def check_dtype(dtype: Any, name: str) -> None:
     """`DTypeError` for what Kernax does not compute with: complex, half precision, objects."""
-    if dtype in (jnp.float32, jnp.float64) or np.dtype(dtype).kind in "biu":
+    kind = getattr(dtype, "kind", "O")  # a key of random numbers has none
+    if kind in "biu" or dtype in (jnp.float32, jnp.float64):
         return
-    if np.dtype(dtype).kind == "M":
+    if kind == "M":
         fix = "convert dates to numbers, for instance decimal years"
     elif dtype in (jnp.float16, jnp.bfloat16):
         fix = f"convert it, for instance {name}.astype('float32')"
@@ -86,13 +98,15 @@ def common_shift(*sets: Any, single: bool = False) -> HostArray | None:
     None where there is nothing to gain: with x64 enabled, for data that are 32-bit already, or
     where the offset is not large beside the spread. ``single`` says that a 1-D array is one point.
     """
-    if precision() == np.float64 or any(isinstance(X, jax.core.Tracer) for X in sets):
+    if precision() == np.float64 or any(
+        isinstance(X, jax.core.Tracer) or holds_tracer(X) for X in sets
+    ):
         return None
     try:
-        hosts = [np.asarray(X) for X in sets]
-    except ValueError:
-        return None  # a ragged list, which is refused later
-    if any(X.dtype.kind not in "biuf" for X in hosts) or not any(
+        hosts = [as_host(X, "") for X in sets]
+    except KernaxError:
+        return None  # a ragged list or no numbers, which is refused later
+    if not any(
         X.dtype.itemsize == 8
         for X, given in zip(hosts, sets, strict=True)
         if not isinstance(given, jax.Array)
@@ -124,11 +138,17 @@ def _rows(X: HostArray, single: bool) -> HostArray:
 def without_filler(values: Any, mask: Array | None, name: str) -> Any:
     """A real row in place of each that the mask calls padding: what fills those, Inf included, is
     never looked at."""
+    values = jnp.asarray(values) if holds_tracer(values) else values
     values = values if isinstance(values, jax.Array) else as_host(values, name)
     if mask is None or isinstance(values, jax.core.Tracer) or not _at_hand(mask):
         return values
+    if values.ndim > 2 and mask.shape == values.shape[-2:-1]:  # one mask for all sets
+        mask = jnp.broadcast_to(mask, values.shape[:-1])
     fits = mask.dtype == bool and mask.ndim > 0 and mask.shape == values.shape[: mask.ndim]
-    if not fits or values.dtype.kind != "f" or _sum_is_finite(values):
+    if not fits or values.dtype.kind != "f" or bool(mask.all()):
+        return values
+    # Any filler on the host would stretch what is centred; on the device only Inf does harm.
+    if isinstance(values, jax.Array) and _sum_is_finite(values):
         return values
     keep = np.asarray(mask).reshape(*mask.shape, *(1,) * (values.ndim - mask.ndim))
     stand_in = values[np.unravel_index(np.argmax(keep), keep.shape)[: mask.ndim]]
@@ -157,27 +177,33 @@ def to_device(host: HostArray, name: str, *, quiet: bool = False) -> Array:
 
 def warn_of_spacing(points: Array, name: str) -> None:
     """`PrecisionWarning` where float32 numbers are so large that neighbours run together."""
-    if points.dtype != np.float32 or points.size < 2 or not _at_hand(points):
+    if points.dtype != np.float32 or not _at_hand(points):
         return
-    X = _rows(np.asarray(points), False)
-    finite = np.where(np.isfinite(X), X, 0.0)
-    spacing = np.spacing(np.abs(finite).max(axis=0))
-    spread = np.ptp(finite, axis=0)
+    X = np.asarray(points)
+    X = X.reshape(-1, 1) if X.ndim < 2 else X
+    if X.shape[-2] < 2 or not (np.abs(X) >= 2**14).any():
+        return
+    finite = np.isfinite(X)
+    low = np.min(X, axis=-2, initial=np.inf, where=finite)
+    high = np.max(X, axis=-2, initial=-np.inf, where=finite)
+    known = low <= high
+    largest = np.where(known, np.maximum(np.abs(low), np.abs(high)), np.float32(0))
+    spread = np.where(known, high, 0.0) - np.where(known, low, 0.0)
+    spacing = np.spacing(largest)
     bad = (spacing > 1e-3 * spread) & (spacing >= 1e-3)
     if bad.any():
-        column = int(np.argmax(bad))
+        place = tuple(np.argwhere(bad)[0])
         warnings.warn(
-            f"`{name}` column {column} is float32 with values near "
-            f"{np.abs(finite[:, column]).max():g}, where neighbouring numbers are "
-            f"{spacing[column]:g} apart. Fix: subtract an offset in float64 before converting, "
-            "or enable x64.",
+            f"`{name}` column {place[-1]} is float32 with values near {largest[place]:g}, where "
+            f"neighbouring numbers are {spacing[place]:g} apart. Fix: subtract an offset in "
+            "float64 before converting, or enable x64.",
             PrecisionWarning,
             stacklevel=5,
         )
 
 
 def _known_finite(X: jax.Array, name: str) -> bool:
-    if isinstance(X, jax.core.Tracer) or X.dtype.kind not in "fbiu":
+    if isinstance(X, jax.core.Tracer) or getattr(X.dtype, "kind", "O") not in "fbiu":
         return False
     if X.dtype.kind != "f":
         return True

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array
 
 from ._errors import DTypeError, ParameterError, ShapeError
-from ._nodes import Stacked, Unit, path_name
+from ._inputs import holds_tracer
+from ._nodes import Stacked, Tied, Unit, path_name, untied, with_ones
 from ._parameters import Constraint, Real, constraint_of, guard, is_constrained
 
 _M = TypeVar("_M", bound="Parameterised")
@@ -82,11 +83,11 @@ class Parameterised(eqx.Module):
             value = getattr(self, field.name)
             if is_constrained(field) and not isinstance(value, Unit):
                 _check_number(value, f"{owner}: `{field.name}`")
-            value = _converted(value, f"{owner}: `{field.name}`")
+            constraint = constraint_of(field)
+            value = _converted(value, f"{owner}: `{field.name}`", constraint)
             object.__setattr__(self, field.name, value)
-            if not _is_submodule(value):
-                for leaf in jtu.tree_leaves(value):
-                    check_value(leaf, constraint_of(field), f"{owner}: `{field.name}`")
+            if isinstance(value, Stacked):
+                check_value(value.values, constraint, f"{owner}: `{field.name}`")
 
     @property
     def hyperparameters(self) -> dict[str, Array]:
@@ -122,7 +123,12 @@ class Parameterised(eqx.Module):
         if not isinstance(other, Parameterised) or self.structure is not other.structure:
             return False
         pairs = zip(flatten(self)[1], flatten(other)[1], strict=True)
-        return all(a.dtype == b.dtype and bool(np.array_equal(a, b)) for a, b in pairs)
+        same = lambda a, b: a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all())
+        return all(same(a, b) for a, b in pairs)
+
+    def __delattr__(self, name: str) -> None:
+        # Equinox guards only assignment.
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __hash__(self) -> int:
         raise TypeError(
@@ -184,10 +190,8 @@ def with_leaves(module: Any, values: dict[str, Any]) -> Any:
 
 
 def prepared(module: Any, dtype: Any) -> Any:
-    """The tree as arithmetic wants it: units filled in, leaves cast to one dtype and guarded."""
-    is_unit = lambda node: isinstance(node, Unit)
-    one = jnp.ones((), dtype)
-    module = jtu.tree_map(lambda node: one if is_unit(node) else node, module, is_leaf=is_unit)
+    """The tree as arithmetic wants it: without ties and units, leaves of one dtype, guarded."""
+    module = with_ones(untied(module), dtype)
     return jtu.tree_map_with_path(
         lambda path, leaf: (
             guard(leaf.astype(dtype), _constraint_at(module, path))
@@ -221,24 +225,29 @@ def suggestion(name: str, paths: Sequence[str]) -> str:
     return f"{hint} Fix: choose from {', '.join(paths) or '(there are none)'}."
 
 
-def as_parameter(value: Any, label: str) -> Array:
+def as_parameter(value: Any, label: str, constraint: Constraint | None = None) -> Array:
     """A hyperparameter as an array of a floating dtype; Python numbers take the default one."""
     if isinstance(value, int | float | complex) or not hasattr(value, "dtype"):
         try:
-            value = np.asarray(value)
+            value = jnp.asarray(value) if holds_tracer(value) else np.asarray(value)
         except ValueError as error:
             raise ShapeError(
                 f"{label} got a ragged list, expected numbers of one shape. Fix: pass an array."
             ) from error
-    kind = np.dtype(value.dtype).kind if not jnp.issubdtype(value.dtype, jnp.floating) else "f"
-    if kind in "iu":
-        return jnp.asarray(value, jnp.result_type(float))
-    if kind != "f" or value.dtype in (jnp.float16, jnp.bfloat16):
+    whole = isinstance(value.dtype, np.dtype) and value.dtype.kind in "iu"
+    if not whole and value.dtype not in (jnp.float32, jnp.float64):
         raise DTypeError(
             f"{label} has dtype {value.dtype}, expected float32 or float64. "
             "Fix: convert it, for instance with numpy.float64(value)."
         )
-    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
+    dtype = jnp.result_type(float) if whole else jax.dtypes.canonicalize_dtype(value.dtype)
+    if value.dtype != dtype:
+        with np.errstate(over="ignore"):
+            value = value.astype(dtype)
+    if constraint is not None:
+        # Now, since inside a trace no value of an array of JAX can be seen.
+        check_value(value, constraint, label)
+    return jnp.asarray(value, dtype)
 
 
 def check_value(value: Any, constraint: Constraint, label: str) -> None:
@@ -273,25 +282,18 @@ def short(value: Any, digits: str = ".10g") -> str:
     return f"[{', '.join(numbers)}]" if np.ndim(value) else numbers[0]
 
 
-def _converted(value: Any, label: str) -> Any:
-    if (
-        isinstance(value, Unit | Stacked)
-        or _is_submodule(value)
-        or callable(value)
-        or value is None
-    ):
+def _converted(value: Any, label: str, constraint: Constraint) -> Any:
+    if isinstance(value, Unit | Stacked | Tied | eqx.Module) or callable(value) or value is None:
         return value
     if isinstance(value, dict) or (
         isinstance(value, list | tuple) and any(np.ndim(leaf) for leaf in jtu.tree_leaves(value))
     ):
         return jtu.tree_map(
-            lambda leaf: _converted(leaf, label), value, is_leaf=lambda leaf: leaf is not value
+            lambda leaf: _converted(leaf, label, constraint),
+            value,
+            is_leaf=lambda leaf: leaf is not value,
         )
-    if isinstance(value, list | tuple) and any(
-        isinstance(leaf, jax.core.Tracer) for leaf in jtu.tree_leaves(value)
-    ):
-        value = jnp.asarray(value)
-    return as_parameter(value, label)
+    return as_parameter(value, label, constraint)
 
 
 def _check_number(value: Any, label: str) -> None:
@@ -302,16 +304,13 @@ def _check_number(value: Any, label: str) -> None:
         )
 
 
-def _is_submodule(value: Any) -> bool:
-    return isinstance(value, eqx.Module)
-
-
 def _replacement(entry: Hyperparameter, value: Any) -> Array:
     label = f"hyperparameter '{entry.path}'"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = np.asarray(value, entry.value.dtype)
-    array = as_parameter(value, label)
-    check_value(array, entry.constraint, label)
+    array = as_parameter(value, label, entry.constraint)
+    plain = isinstance(value, int | float) or not hasattr(value, "dtype")
+    if plain and array.dtype != entry.value.dtype:
+        array = array.astype(entry.value.dtype)
+        check_value(array, entry.constraint, label)
     batch = entry.value.shape[: entry.batches]
     if array.shape == entry.value.shape:
         return array

@@ -17,6 +17,46 @@ class Unit(float):
 jtu.register_pytree_node(Unit, lambda unit: ((), None), lambda aux, children: Unit(1.0))
 
 
+class Tied:
+    """In place of a hyperparameter that is read from another one: a node without leaves."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: str):
+        self.source = source
+
+    def __repr__(self) -> str:
+        return self.source
+
+    def __reduce__(self) -> Any:
+        return Tied, (self.source,)
+
+
+jtu.register_pytree_node(Tied, lambda node: ((), node.source), lambda source, _: Tied(source))
+
+
+class Tying:
+    """Marks a module with `Tied` nodes inside; ``untied()`` is the inside without them."""
+
+    __slots__ = ()
+
+    untied: Any
+
+
+def untied(module: Any) -> Any:
+    """The tree without modules that tie: in their place what is inside, with a value each."""
+    is_tying = lambda node: isinstance(node, Tying)
+    undo = lambda node: untied(node.untied()) if is_tying(node) else node
+    return jtu.tree_map(undo, module, is_leaf=is_tying)
+
+
+def with_ones(module: Any, dtype: Any) -> Any:
+    """The tree with its units filled in, by ones of a dtype."""
+    is_unit = lambda node: isinstance(node, Unit)
+    one = jnp.ones((), dtype)
+    return jtu.tree_map(lambda node: one if is_unit(node) else node, module, is_leaf=is_unit)
+
+
 INSIDE = (
     "this kernel is the inside of a BatchKernel and cannot be evaluated by itself. "
     "Fix: call the batch, or take an element with batch[i]."

@@ -5,11 +5,15 @@ that formula under two `vmap`s, unless the class also says ``matrix(X, Y)``, a f
 the same numbers. Names are fixed in the package documentation.
 """
 
+import functools
+import inspect
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from .._module import Parameterised
@@ -24,6 +28,27 @@ _FACTS = ("matrix", "rescaled", "stationary", "symmetric_rounding", "differentia
 def _provider(cls: type, name: str) -> int:
     """How far up its ancestors a class finds an attribute."""
     return next(depth for depth, parent in enumerate(cls.__mro__) if name in parent.__dict__)
+
+
+def _checked(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """The formula of a class, with `TypeError` where it does not give one number.
+
+    No `ShapeError`, with which a kernel refuses points.
+    """
+
+    @functools.wraps(formula)
+    def pairwise(self: Any, x: Any, y: Any) -> Any:
+        value = formula(self, x, y)
+        if value is None or np.shape(value):
+            found = "None" if value is None else f"shape {np.shape(value)}"
+            raise TypeError(
+                f"{type(self).__name__}: its formula gives {found} for one pair of points, "
+                "expected one number, shape (). Fix: sum over the dimensions of the points, and "
+                "use hyperparameters of one value."
+            )
+        return value
+
+    return pairwise
 
 
 class AbstractKernel(Parameterised):
@@ -52,6 +77,8 @@ class AbstractKernel(Parameterised):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if inspect.isfunction(cls.__dict__.get("pairwise")):
+            cls.pairwise = _checked(cls.__dict__["pairwise"])  # type: ignore[method-assign]
         # A class with a formula of its own, be it from a mixin, must not inherit what was true
         # of another one.
         formula = min(_provider(cls, name) for name in ("pairwise", "static_class"))
@@ -67,7 +94,7 @@ class AbstractKernel(Parameterised):
 
     def pairwise(self, x: Point, y: Point) -> Scalar:
         """k(x, y) of two single points (d,), (d,): the formula, without white noise."""
-        value: Scalar = self.static_class.pairwise_cov(self, x, y)
+        value: Scalar = _checked(self.static_class.pairwise_cov)(self, x, y)
         return value
 
     def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
@@ -80,8 +107,13 @@ class AbstractKernel(Parameterised):
         return ScaledInputsKernel(self, length_scales)
 
     def sign(self) -> int:
-        """1 where k is positive semi-definite, -1 where -k is, 0 where neither is known."""
-        return 1
+        """1 where k is positive semi-definite, -1 where -k is, 0 where neither is known.
+
+        By default that of the kernels inside, where they agree; a formula that makes something
+        else of them says so by overriding this.
+        """
+        signs = [kernel.sign() for kernel in subkernels(self)]
+        return 1 if signs.count(1) == len(signs) else signs[0] if len(signs) == 1 else 0
 
     def levels(self) -> tuple[Level, ...]:
         """The batch axes of every result, the outermost first; () where there is no batch."""

@@ -85,7 +85,7 @@ class BatchKernel(TransparentKernel, Batched):
 
     @property
     def differentiability(self) -> float:  # type: ignore[override]
-        return self.inner_kernel.differentiability
+        return float(self.inner_kernel.differentiability)
 
     def __len__(self) -> int:
         return self.batch_size

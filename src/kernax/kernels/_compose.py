@@ -56,7 +56,7 @@ class TransparentKernel(CompositeKernel):
 
     @property
     def differentiability(self) -> float:  # type: ignore[override]
-        return min((kernel.differentiability for kernel in subkernels(self)), default=math.inf)
+        return float(min((part.differentiability for part in subkernels(self)), default=math.inf))
 
     @property
     def symmetric_rounding(self) -> bool:  # type: ignore[override]

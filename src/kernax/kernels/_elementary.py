@@ -8,6 +8,7 @@ from jaxtyping import Array
 from .._parameters import positive
 from .._typing import Matrix, OtherPoints, Parameter, Point, Points, Scalar
 from ._base import AbstractKernel
+from ._pairs import check_single
 
 
 class ConstantKernel(AbstractKernel):
@@ -24,9 +25,11 @@ class ConstantKernel(AbstractKernel):
 
     def pairwise(self, x: Point, y: Point) -> Scalar:
         """The value."""
+        check_single(value=self.value)
         return self.value
 
     def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
+        check_single(value=self.value)
         return jnp.broadcast_to(self.value, (X.shape[0], Y.shape[0]))
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
@@ -49,9 +52,11 @@ class WhiteNoiseKernel(AbstractKernel):
 
     def pairwise(self, x: Point, y: Point) -> Scalar:
         """0: two different observations share no noise, even at the same place."""
+        check_single(variance=self.variance)
         return jnp.zeros_like(self.variance)
 
     def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
+        check_single(variance=self.variance)
         return jnp.zeros((X.shape[0], Y.shape[0]), self.variance.dtype)
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:

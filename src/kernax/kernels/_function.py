@@ -37,8 +37,9 @@ def kernel(function: Callable[..., Any] | None = None, /, **parameters: Any) -> 
 
     Each parameter is `positive`, `non_negative`, `interval`, `real` or `positive_integer` with a
     default; a plain number is a real one. The result is a kernel at the defaults, with everything
-    that a kernel of a class has. Without ``function`` it decorates one. Raises `ParameterError`
-    where the names are not those of the function, or a default is missing.
+    that a kernel of a class has. Make it once: each makes a class, for which calls are compiled
+    anew. Without ``function`` it decorates one. Raises `ParameterError` where the names are not
+    those of the function, or a default is missing.
     """
     if function is None:
         return lambda decorated: kernel(decorated, **parameters)

@@ -1,7 +1,6 @@
 """One function of a kernel and sets of points, over every batch axis there is."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,6 +11,7 @@ from jaxtyping import Array
 
 from .. import _padding
 from .._errors import ShapeError
+from .._module import named_leaves
 from .._nodes import INSIDE, Stacked
 
 
@@ -67,31 +67,47 @@ def over_levels(function: Callable[..., Array], kernel: Any, *sets: PointSet) ->
         levels = (Level(sizes[0], True),) if sizes else ()
         sets = tuple(s._replace(may_share=True) for s in sets)
     for each in sets:
-        _check_batch(each, levels, kernel)
+        check_batch(each, levels, kernel)
     arrays = [*(s.points for s in sets), *(s.mask for s in sets)]
     shared = [s.points.ndim == 2 for s in sets]
     shared += [s.mask is None or s.mask.ndim == 1 for s in sets]
+    depth = len(levels)
+    over_inputs = tuple(level.over_inputs for level in levels)
+    has_axes = [tuple(depth - 1 - i in own for i in range(depth)) for own in leaf_axes]
+    has_axes += [(False,) * depth if one else over_inputs for one in shared]
     leaves, treedef = jtu.tree_flatten(inner)
     dynamic = [leaf for leaf in leaves if eqx.is_array(leaf)]
 
-    def apply(position: int, values: list[Array], points: list[Any]) -> Array:
-        if position == len(levels):
-            filled = iter(values)
-            full = [next(filled) if eqx.is_array(leaf) else leaf for leaf in leaves]
-            return function(jtu.tree_unflatten(treedef, full), *points)
-        number, level = len(levels) - 1 - position, levels[position]
-        axes = (
-            [0 if number in own else None for own in leaf_axes],
-            [0 if level.over_inputs and not one else None for one in shared],
-        )
-        step = partial(apply, position + 1)
-        if not any(axis == 0 for side in axes for axis in side):
-            result = step(values, points)
-            return jnp.broadcast_to(result[None], (level.size, *result.shape))
-        batched: Array = jax.vmap(step, in_axes=axes, axis_size=level.size)(values, points)
-        return batched
+    def element(*values: Any) -> Array:
+        filled = iter(values)
+        full = [next(filled) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        return function(jtu.tree_unflatten(treedef, full), *filled)
 
-    return apply(0, dynamic, arrays)
+    result: Array = vmap_levels(element, levels, [*dynamic, *arrays], has_axes)
+    return result
+
+
+def vmap_levels(
+    function: Callable[..., Any],
+    levels: tuple[Level, ...],
+    values: list[Any],
+    has_axes: list[tuple[bool, ...]],
+) -> Any:
+    """``function(*values)`` over one leading axis per level, the outermost first.
+
+    ``has_axes`` says for each value, or tree of values, which levels it has an axis for; a result
+    that no value gives an axis is repeated.
+    """
+    if not levels:
+        return function(*values)
+    axes = tuple(0 if own[0] else None for own in has_axes)
+    inner = [own[1:] for own in has_axes]
+    step = lambda *values: vmap_levels(function, levels[1:], list(values), inner)
+    size = levels[0].size
+    if not any(axis == 0 for axis in axes):
+        repeat = lambda result: jnp.broadcast_to(result[None], (size, *result.shape))
+        return jax.tree.map(repeat, step(*values))
+    return jax.vmap(step, in_axes=axes, axis_size=size)(*values)
 
 
 def _check_points(sets: tuple[PointSet, ...]) -> None:
@@ -112,7 +128,8 @@ def _check_points(sets: tuple[PointSet, ...]) -> None:
         )
 
 
-def _check_batch(each: PointSet, levels: tuple[Level, ...], kernel: Any) -> None:
+def check_batch(each: PointSet, levels: tuple[Level, ...], kernel: Any) -> None:
+    """`ShapeError` where points do not have the batch axes that the kernel expects of them."""
     shape, sizes = each.points.shape, tuple(level.size for level in levels if level.over_inputs)
     if len(shape) == 2 and (each.may_share or not sizes):
         return
@@ -129,10 +146,8 @@ def _check_batch(each: PointSet, levels: tuple[Level, ...], kernel: Any) -> None
             f"batches of {sizes[0]} and {shape[0]} point sets, expected the same number. "
             "Fix: pass sets in equal batches."
         )
-    batched = [name for name, value in kernel.hyperparameters.items() if value.ndim]
-    named = (
-        f" (`{batched[0]}` has shape {kernel.hyperparameters[batched[0]].shape})" if batched else ""
-    )
+    batched = [entry for entry in named_leaves(kernel) if entry.batches]
+    named = f" (`{batched[0].path}` has shape {batched[0].value.shape})" if batched else ""
     raise ShapeError(
         f"`{each.name}` has shape {shape}, but the kernel is a batch over "
         f"{tuple(level.size for level in levels)}{named} and expects ({wanted}). "

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ParameterError, ShapeError
-from .._nodes import Stacked, Unit
+from .._nodes import Stacked, Tied, Unit, with_ones
 from .._parameters import positive
 from .._typing import OtherPointOrPoints, Parameter, PointOrPoints
 from ._base import AbstractKernel
@@ -95,7 +95,8 @@ class ARDKernel(TransparentKernel, WrapperKernel):
     length_scales: Parameter = positive()
 
     def __check_init__(self) -> None:
-        if np.ndim(self.length_scales) == 0:
+        several = isinstance(self.length_scales, list | tuple | Tied)
+        if not several and np.ndim(self.length_scales) == 0:
             raise ShapeError(
                 "ARDKernel: `length_scales` has shape (), expected (d,), one per dimension. "
                 "Fix: pass a list, for instance [1.0, 2.0]."
@@ -108,10 +109,15 @@ class ARDKernel(TransparentKernel, WrapperKernel):
                     f"`length_scales` has shape {self.length_scales.shape}, but `{name}` has "
                     f"dimension {points.shape[-1]}. Fix: pass one length-scale per dimension."
                 )
-        return call(self.inner_kernel.rescaled(self.length_scales), x, y)
+        return call(self._rescaled(self.length_scales), x, y)
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
-        return self.inner_kernel.rescaled(self.length_scales * length_scales)
+        return self._rescaled(self.length_scales * length_scales)
+
+    def _rescaled(self, length_scales: Array) -> AbstractKernel:
+        # Units are numbers of 64 bits to JAX, unless they are filled in.
+        inner: AbstractKernel = with_ones(self.inner_kernel, length_scales.dtype)
+        return inner.rescaled(length_scales)
 
 
 def _without_scale(kernel: Any) -> AbstractKernel:
@@ -121,6 +127,6 @@ def _without_scale(kernel: Any) -> AbstractKernel:
         return Unit(1.0) if name == "length_scale" else leaf
 
     hidden: AbstractKernel = jtu.tree_map_with_path(
-        hide, as_kernel(kernel), is_leaf=lambda node: isinstance(node, Stacked)
+        hide, as_kernel(kernel), is_leaf=lambda node: isinstance(node, Stacked | Tied)
     )
     return hidden
