@@ -296,7 +296,7 @@ def test_a_save_that_fails_leaves_the_old_file(step, error, file, monkeypatch):
 def test_a_planted_link_is_not_written_through(file, monkeypatch):
     victim = file.with_name("victim")
     victim.write_text("precious")
-    monkeypatch.setattr(io.secrets, "token_hex", lambda n: "0" * n)
+    monkeypatch.setattr(io._files.secrets, "token_hex", lambda n: "0" * n)
     file.with_name(f".{file.name}.0000").symlink_to(victim)
     with pytest.raises(FileExistsError):
         kx.save(file, kx.SEKernel(0.1))
@@ -345,3 +345,21 @@ def test_killed_while_saving(file):
     # What the kill left behind is in nobody's way.
     kx.save(file, kx.SEKernel(0.1))
     assert kx.load(file).equals(kx.SEKernel(0.1))
+
+
+def test_a_posterior_of_a_batch_and_one_of_targets(tmp_path):
+    rng = np.random.default_rng(4)
+    X, Y = rng.normal(size=(2, 5, 1)), rng.normal(size=(2, 5))
+    X[1, 3:] = np.nan
+    batch = kx.BatchKernel(kx.SEKernel(), 2, 0).replace(length_scale=[0.5, 1.0])
+    for number, posterior in enumerate(
+        (
+            kx.GaussianProcess(batch, [0.1, 0.2]).condition(X, Y),
+            kx.GaussianProcess(kx.SEKernel(), 0.1).condition(X[0], Y.T),
+        )
+    ):
+        path = tmp_path / f"{number}.json"
+        kx.save(path, posterior)
+        loaded = kx.load(path)
+        np.testing.assert_array_equal(loaded.mean([[0.3]]), posterior.mean([[0.3]]))
+        np.testing.assert_array_equal(loaded.variance([[0.3]]), posterior.variance([[0.3]]))

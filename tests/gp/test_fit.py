@@ -10,9 +10,10 @@ from scipy import optimize, stats
 
 import kernax as kx
 from kernax import _inputs
-from kernax.gp import _fit
+from kernax.gp import _minimise, _problem
 from kernax.gp._data import as_data
-from kernax.gp._free_space import free_space
+from kernax.gp._priors import resolve_priors
+from kernax.gp._problem import Problem
 
 RNG = np.random.default_rng(21)
 X = np.sort(RNG.uniform(-3, 3, 12))
@@ -23,6 +24,16 @@ PATHS = ("kernel.left_kernel.value", "kernel.right_kernel.length_scale", "noise_
 
 def fit(gp=GP, y=Y, **options):
     return kx.fit(gp, X, y, **{"progress": False, **options})
+
+
+def problem_of(gp, X, y, held=(), priors=None):
+    held = frozenset(held)
+    data = as_data(gp, X, y, None, "pad")
+    return Problem(gp, data, held, resolve_priors(gp, priors, held))
+
+
+def compiled():
+    return _problem._one._cache_size(), _problem._together._cache_size()
 
 
 def minus_log_likelihood(theta, X=X, y=Y, mean=0.0):
@@ -70,7 +81,6 @@ def test_the_result_is_consistent(fitted):
 
 
 def test_restarts_are_reproducible_and_never_worse(fitted):
-    size = _fit._step._cache_size(), _fit._loss_and_gradient._cache_size()
     once, again = (fit(restarts=2, key=jax.random.key(1)) for _ in range(2))
     assert once.gp.equals(again.gp)
     assert once.losses == again.losses
@@ -80,13 +90,14 @@ def test_restarts_are_reproducible_and_never_worse(fitted):
     assert fit(restarts=1, key=jax.random.key(1)).losses == once.losses[:2]
     assert fit(restarts=1, key=jax.random.key(2)).losses[1] != once.losses[1]
     # Other values, of the data too: nothing is compiled again.
-    fit(GP.replace(length_scale=1.1), Y[::-1].copy())
-    assert (_fit._step._cache_size(), _fit._loss_and_gradient._cache_size()) == size
+    size = compiled()
+    fit(GP.replace(length_scale=1.1), Y[::-1].copy(), restarts=2)
+    fit(GP.replace(length_scale=1.2))
+    assert compiled() == size
 
 
 def test_padding_changes_nothing_and_what_is_fixed_stays_to_the_bit():
     mask = ~np.isin(np.arange(12), [2, 7])
-    size = _fit._step._cache_size()
     options = {
         "fixed": ("noise_variance",),
         # The prior of what is fixed plays no part.
@@ -94,7 +105,6 @@ def test_padding_changes_nothing_and_what_is_fixed_stays_to_the_bit():
         "progress": False,
     }
     result = kx.fit(GP, np.where(mask, X, np.nan), np.where(mask, Y, 1e9), **options)
-    assert _fit._step._cache_size() == size + 1
     assert result.gp.noise_variance == GP.noise_variance
     best = minimum(
         lambda u: minus_log_likelihood((*np.exp(u), 0.1), X[mask], Y[mask]), np.log([1.0, 0.7])
@@ -164,9 +174,8 @@ def test_restarts_are_drawn_from_the_priors():
     gp = kx.GaussianProcess(Weight(), 0.1, mean=0.0)
     sharp = {"kernel.weight": (1.7, 1.7), "kernel.scale": (5.0, 5.0), "mean.value": (-3.0, -3.0)}
     priors = {path: dist.Uniform(low, high + 1e-9) for path, (low, high) in sharp.items()}
-    space, start = free_space(gp, frozenset())
-    problem = _fit._Problem(gp, as_data(gp, X, Y, None, "pad"), space, start, priors)
-    drawn = [problem.fitted(problem.random_start(jax.random.key(i))) for i in range(20)]
+    problem = problem_of(gp, X, Y, priors=priors)
+    drawn = [problem.fitted(u[None]) for u in problem.starts(20, jax.random.key(0))[1:]]
     for path, (value, _) in sharp.items():
         np.testing.assert_allclose([g.hyperparameters[path] for g in drawn], value, rtol=1e-8)
     spread = np.log([float(g.noise_variance) / 0.1 for g in drawn])
@@ -197,14 +206,13 @@ def test_progress_line(capsys):
     fit(restarts=1, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "fit, start 1 of 2" in err
+    assert "fit, 2 runs" in err
 
 
 def test_too_few_steps(fitted):
     with pytest.warns(kx.ConvergenceWarning, match=r"^fit: stopped after 2 steps\.$"):
         result = fit(max_steps=2, restarts=2, key=jax.random.key(5))
-    assert result.losses[0] < min(result.losses[1:])
-    np.testing.assert_array_equal(result.history, fitted.history[:3])
+    assert len(result.history) == 3
     assert "not converged: stopped after 2 steps" in result.summary()
 
 
@@ -224,49 +232,56 @@ def interrupt(*arguments):
 
 
 def test_ctrl_c_returns_the_best_so_far(fitted, monkeypatch):
-    problem = _fit._Problem
-    monkeypatch.setattr(problem, "step", on_call(4, problem.step, interrupt))
+    evaluate = Problem.evaluate
+    monkeypatch.setattr(Problem, "evaluate", on_call(6, evaluate, interrupt))
     with pytest.warns(kx.ConvergenceWarning, match="interrupted: this is the best so far"):
-        result = fit(restarts=3)
+        result = fit()
     assert (result.interrupted, result.converged) == (True, False)
-    assert len(result.losses) == 1
-    np.testing.assert_array_equal(result.history, fitted.history[:4])
+    np.testing.assert_array_equal(result.history, fitted.history[: len(result.history)])
+    assert 1 < len(result.history) < len(fitted.history)
     np.testing.assert_allclose(result.loss, -result.gp.log_marginal_likelihood(X, Y), rtol=1e-13)
-
-
-def test_ctrl_c_between_two_starts(fitted, monkeypatch):
-    problem, evaluate = _fit._Problem, _fit._Problem.loss_and_gradient
-    monkeypatch.setattr(problem, "loss_and_gradient", on_call(2, evaluate, interrupt))
-    result = fit(restarts=3)
-    assert (result.interrupted, result.converged) == (True, True)
-    assert result.losses == fitted.losses
-    assert result.gp.equals(fitted.gp)
     # Before any loss is known there is nothing to return.
-    monkeypatch.setattr(problem, "loss_and_gradient", on_call(1, evaluate, interrupt))
+    monkeypatch.setattr(Problem, "evaluate", on_call(1, evaluate, interrupt))
     with pytest.raises(KeyboardInterrupt):
         fit()
 
 
-def test_a_step_that_fails_is_rejected(fitted, monkeypatch):
-    broken = lambda problem, u, state, loss, gradient: (u * np.nan, state, loss * np.nan, gradient)
-    monkeypatch.setattr(_fit._Problem, "step", on_call(3, _fit._Problem.step, broken))
-    last = f"{fitted.history[2]:.6g}"
-    text = f"step 3 met a loss that is not finite, and was rejected; the last finite one is {last}"
-    with pytest.warns(kx.ConvergenceWarning, match=text):
-        result = fit()
-    np.testing.assert_array_equal(result.history, fitted.history[:3])
+def test_an_interrupted_fit_goes_on_to_the_same_bits():
+    whole = fit(restarts=2)
+    with pytest.warns(kx.ConvergenceWarning):
+        part = fit(restarts=2, max_steps=3)
+    rest = fit(restarts=2, resume=part)
+    assert rest.gp.equals(whole.gp)
+    assert rest.losses == whole.losses
+    np.testing.assert_array_equal(rest.history, whole.history)
+    with pytest.raises(kx.ParameterError, match="expected the result of a fit with 2 runs"):
+        fit(restarts=1, resume=part)
+
+
+def test_a_trial_that_is_not_finite_is_rejected(fitted, monkeypatch):
+    broken = lambda problem, u, index: (np.full(len(u), np.nan), np.full(u.shape, np.nan))
+    monkeypatch.setattr(Problem, "evaluate", on_call(4, Problem.evaluate, broken))
+    result = fit()
+    assert result.converged
+    assert np.isfinite(result.history).all()
+    np.testing.assert_allclose(result.loss, fitted.loss, rtol=1e-9)
 
 
 def test_a_line_search_that_stalls_is_said(monkeypatch):
-    worse = lambda problem, u, state, loss, gradient: (u + 1.0, state, loss + 1.0, gradient)
-    monkeypatch.setattr(_fit._Problem, "step", worse)
+    evaluate = Problem.evaluate
+
+    def worse(problem, u, index):
+        loss, gradient = evaluate(problem, u, index)
+        return loss + 1e3 * np.abs(u).sum(axis=1), gradient
+
+    monkeypatch.setattr(Problem, "evaluate", worse)
     with pytest.warns(
         kx.ConvergenceWarning, match="line search makes no progress, with a gradient"
     ):
         result = fit()
     assert not result.converged
     assert result.gp.equals(GP)
-    assert len(result.history) == 1 + _fit.PATIENCE
+    assert len(result.history) == 1
 
 
 @pytest.mark.parametrize("constant", [0.0, 2.0])
@@ -297,18 +312,17 @@ def test_a_step_out_of_the_positive_definite_region_is_shortened():
     np.testing.assert_allclose(result.gp.kernel.c, best.x, rtol=1e-4)
     assert result.converged
     # Beyond the wall there is nothing to follow: no NaN gets into the optimiser.
-    space, start = free_space(gp, frozenset({"noise_variance"}))
-    problem = _fit._Problem(gp, as_data(gp, [0.0, 1.0], y, None, "pad"), space, start, {})
-    value, gradient = problem.loss_and_gradient(jnp.ones(1))
-    assert (value, gradient[0]) == (np.inf, 0.0)
+    problem = problem_of(gp, [0.0, 1.0], y, ["noise_variance"])
+    value, gradient = problem.evaluate(np.ones((1, 1)), np.array([0]))
+    assert (value[0], gradient[0, 0]) == (np.inf, 0.0)
 
 
 def test_starts_that_fail(fitted, monkeypatch):
-    nowhere = lambda problem, key: jnp.full(problem.space.size, jnp.nan)
-    monkeypatch.setattr(_fit._Problem, "random_start", nowhere)
+    nowhere = lambda problem, key: np.full((1, problem.space.size), np.nan)
+    monkeypatch.setattr(Problem, "_random_start", nowhere)
     result = fit(restarts=2)
-    assert result.gp.equals(fitted.gp)
-    assert result.losses[0] == fitted.losses[0]
+    assert result.converged
+    np.testing.assert_allclose(result.losses[0], fitted.losses[0], rtol=1e-13)
     assert np.isnan(result.losses[1:]).all()
     gp = kx.GaussianProcess(Pair(1.5), 0.0)
     text = (
@@ -317,3 +331,72 @@ def test_starts_that_fail(fitted, monkeypatch):
     )
     with pytest.raises(kx.ConvergenceError, match=text):
         kx.fit(gp, [0.0, 1.0], [1.5, 1.3], fixed=("noise_variance",), restarts=1, progress=False)
+
+
+def test_the_history_is_drawn(fitted):
+    axes = fitted.plot().axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), fitted.history)
+
+
+def test_laplace_against_differences(fitted):
+    """The covariance is the inverse of second differences of an independent loss."""
+    found = fitted.laplace()
+    u = np.log([float(fitted.gp.hyperparameters[path]) for path in PATHS])
+    loss = lambda v: minus_log_likelihood(np.exp(v))
+    e, h = np.eye(3), 1e-3
+    H = [
+        [
+            sum(a * b * loss(u + h * (a * e[i] + b * e[j])) for a in (1, -1) for b in (1, -1))
+            / (4 * h**2)
+            for j in range(3)
+        ]
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(found.covariance, np.linalg.inv(H), rtol=1e-3)
+    assert found.paths == PATHS
+    draws = found.sample(jax.random.key(0), 4000)
+    logs = np.log([draws[path] for path in PATHS])
+    spread = found.standard_deviation
+    np.testing.assert_allclose(logs.mean(axis=1), u, atol=5 * spread.max() / np.sqrt(4000))
+    np.testing.assert_allclose(logs.std(axis=1), spread, rtol=0.08)
+
+
+def test_laplace_needs_a_minimum():
+    with pytest.warns(kx.ConvergenceWarning):
+        start = fit(max_steps=0)
+    with pytest.raises(kx.NotPSDError, match="the loss is not convex where the fit ended"):
+        start.laplace()
+
+
+def rosenbrock(u, index):
+    """A bent valley; each problem has its own floor at (a, a^2)."""
+    a, x, y = 1.0 + 0.1 * index, u[:, 0], u[:, 1]
+    slope = np.stack([-2 * (a - x) - 400 * x * (y - x * x), 200 * (y - x * x)], axis=1)
+    return (a - x) ** 2 + 100 * (y - x * x) ** 2, slope
+
+
+def test_minimisations_side_by_side_are_those_apart():
+    starts = 2.0 * RNG.normal(size=(7, 2))
+    options = (500, 1e-8, 1e-14, lambda runs: None)
+    runs = _minimise.start_runs(rosenbrock, starts)
+    _minimise.minimise(rosenbrock, runs, *options)
+    assert (runs.stop == _minimise.Stop.CONVERGED).all()
+    np.testing.assert_allclose(runs.u[:, 0], 1.0 + 0.1 * np.arange(7), rtol=1e-6)
+    assert all((np.diff(history) <= 0).all() for history in runs.history)
+    one = lambda u, index: rosenbrock(u, index + 3)
+    alone = _minimise.start_runs(one, starts[3:4])
+    _minimise.minimise(one, alone, *options)
+    np.testing.assert_array_equal(alone.u[0], runs.u[3])
+    assert alone.history[0] == runs.history[3]
+    # SciPy's needs about as many steps.
+    scipy = [
+        optimize.minimize(
+            lambda u, i=i: rosenbrock(u[None], np.array([i]))[0][0],
+            starts[i],
+            jac=lambda u, i=i: rosenbrock(u[None], np.array([i]))[1][0],
+            method="L-BFGS-B",
+            options={"gtol": 1e-8, "ftol": 1e-15},
+        ).nit
+        for i in range(7)
+    ]
+    assert runs.steps.mean() < 1.5 * np.mean(scipy)

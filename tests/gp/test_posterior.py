@@ -9,7 +9,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
 
 import kernax as kx
-from kernax.gp import _posterior
+from kernax.gp import _predict
 from tests.gp.test_process import GP, SE, X, Y, check_moments, se
 from tests.table import CASES, gram_reference
 
@@ -193,13 +193,13 @@ def test_wrong_test_points(points, text):
 def test_single_and_double_precision_together():
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), GP)
     posterior = single.condition(X.astype(np.float32), Y.astype(np.float32))
-    assert posterior.factor.dtype == np.float32
+    assert posterior.weights.dtype == np.float32
     low, high = posterior.mean(XS.astype(np.float32)), posterior.mean(XS)
     assert (low.dtype, high.dtype) == (np.float32, np.float64)
     np.testing.assert_allclose(low, GP.condition(X, Y).mean(XS), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(high, low, rtol=1e-4, atol=1e-5)
     assert posterior.variance(XS).dtype == np.float64
-    assert single.condition(X, Y).factor.dtype == np.float64
+    assert single.condition(X, Y).weights.dtype == np.float64
     empty = single.condition(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
     assert empty.variance(XS.astype(np.float32)).dtype == np.float32
 
@@ -292,7 +292,7 @@ def test_nothing_is_compiled_again():
     def sizes_after(scale):
         posterior = GP.replace(length_scale=scale).condition(X, Y)
         posterior.mean(XS), posterior.variance(XS)
-        functions = (_posterior._condition, _posterior._mean, _posterior._variance)
+        functions = (_predict.condition_state, _predict.mean, _predict.variance)
         return [function._cache_size() for function in functions]
 
     assert sizes_after(0.7) == sizes_after(0.9) == sizes_after(1.1)
@@ -320,7 +320,7 @@ def test_exact_duplicates_without_noise():
 
 def test_a_variance_that_comes_out_negative_is_said():
     posterior = GP.condition(X, Y)
-    broken = eqx.tree_at(lambda p: p.factor, posterior, 0.5 * posterior.factor)
+    broken = eqx.tree_at(lambda p: p.factor.first, posterior, 0.5 * posterior.factor.first)
     # Half the factor explains four times as much variance, of 1.5 in all.
     explained = 4 * (1.5 - np.asarray(posterior.variance(X[:4])))
     amount = np.max(explained - 1.5) / 1.5

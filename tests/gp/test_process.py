@@ -162,7 +162,7 @@ def test_forms_of_the_data():
     ("X", "y", "error", "text"),
     [
         (X, Y[:5], kx.ShapeError, r"`X` has 6 rows \(shape \(6, 2\)\) and `y` has shape \(5,\)"),
-        (X, np.ones((6, 2)), kx.ShapeError, r"`y` has shape \(6, 2\), expected \(6,\) or \(6, 1\)"),
+        (X, np.ones((2, 6)), kx.ShapeError, r"`y` has shape \(2, 6\), expected \(6,\) or \(6, 1\)"),
         (X, Y[None, :], kx.ShapeError, r"`y` has shape \(1, 6\), expected \(6,\)"),
         (X[None], Y, kx.ShapeError, r"`X` has shape \(1, 6, 2\), expected \(n, d\) or \(n,\)"),
         (np.ones((6, 0)), Y, kx.ShapeError, "need at least 1 input dimension"),

@@ -6,7 +6,7 @@ shows as NaN.
 
 import dataclasses
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +19,8 @@ from .._errors import InputError, ParameterError, ShapeError
 from .._module import prepared
 from .._typing import HostArray
 from ..kernels._gram import covariance
+from ..kernels._levels import PointSet, check_batch
+from ._elements import Per
 from ._means import evaluate_mean
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Data(eqx.Module):
-    """Points (n, d), values (n,), an optional mask, and facts that compilation may rely on."""
+    """Points (n, d), values (n,), an optional mask, and facts that compilation may rely on.
+
+    Of a batch, each has batch axes in front, or is shared by all elements.
+    """
 
     X: Array
     y: Array
@@ -35,11 +40,21 @@ class Data(eqx.Module):
     column: bool = eqx.field(static=True)  # y came as (n, 1)
     # Taken off X on the host, per column, before rounding to 32 bits; a tuple is hashable.
     shift: tuple[float, ...] | None = eqx.field(static=True, default=None)
+    targets: bool = eqx.field(static=True, default=False)  # y is (n, t), one process for each
 
     @property
     def compiled(self) -> "Data":
         """What compiled code is given: the shift is taken off already, and is no part of it."""
         return self if self.shift is None else dataclasses.replace(self, shift=None)
+
+    @property
+    def arrays(self) -> tuple[Per, Per, Per]:
+        """Points, values and mask, with the axes that they have for one element."""
+        return Per(self.X, 2), Per(self.y, 2 if self.targets else 1), Per(self.mask, 1)
+
+    def element(self, X: Array, y: Array, mask: Array | None) -> "Data":
+        """The data of one element, of the arrays that it has."""
+        return dataclasses.replace(self, X=X, y=y, mask=mask)
 
 
 def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
@@ -48,53 +63,76 @@ def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
         raise ParameterError(
             f"`nan` is {nan!r}, expected 'pad' or 'raise'. Fix: leave it out to pad."
         )
+    sizes = tuple(level.size for level in gp.kernel.levels())
+    if sizes and isinstance(X, list | tuple):
+        X, y = _padding.pad(X, y)
     mask = None if mask is None else jnp.asarray(mask)
     X, y = (_inputs.without_filler(v, mask, name) for v, name in ((X, "X"), (y, "y")))
     shift = host_shift(gp, X)
-    points, finite = as_inputs(X, shift)
+    points, finite = as_inputs(gp, X, shift)
     values, _ = _inputs.as_points(y, "y")
     _inputs.check_dtype(values.dtype, "y")
-    column = values.ndim == 2 and values.shape[1] == 1
-    values = values[:, 0] if column else values
-    n = points.shape[0]
-    if values.shape != (n,):
-        raise ShapeError(
-            f"`X` has {n} rows (shape {points.shape}) and `y` has shape {jnp.shape(y)}, expected "
-            f"({n},) or ({n}, 1). Fix: pass one value of y per row of X."
-        )
-    if gp.noise_variance.shape not in ((), (n,)):
-        raise ShapeError(wrong_noise(gp, n))
+    values, column, targets = _values(values, points, sizes)
+    if gp.noise_variance.shape not in ((), sizes, (*sizes, points.shape[-2])):
+        raise ShapeError(wrong_noise(gp, points.shape[-2]))
     if mask is not None:
         _padding.check_mask(mask, points.shape, "mask")
         finite = False
-    _check_missing(points, values, mask, nan)
-    return Data(points, values, mask, finite, column, shift)
+    _check_missing(points, values, mask, nan, targets)
+    return Data(points, values, mask, finite, column, shift, targets)
+
+
+def _values(y: Array, points: Array, sizes: tuple[int, ...]) -> tuple[Array, bool, bool]:
+    """y as (..., n) or (..., n, t), whether it came as (n, 1), and whether it holds targets."""
+    n = points.shape[-2]
+    whole = (*sizes, n)
+    if y.shape == whole or (sizes and points.ndim == 2 and y.shape == (n,)):
+        return y, False, False
+    if y.shape == (*whole, 1):
+        return y[..., 0], True, False
+    if y.ndim == len(whole) + 1 and y.shape[:-1] == whole and y.shape[-1]:
+        return y, False, True
+    wanted = f"({n},) or ({n}, 1)" if not sizes else f"{whole} or {(*whole, 1)}"
+    raise ShapeError(
+        f"`X` has {n} rows (shape {points.shape}) and `y` has shape {y.shape}, expected "
+        f"{wanted}. Fix: pass one value of y per row of X."
+    )
 
 
 def wrong_noise(gp: "GaussianProcess", n: int) -> str:
+    """What is said where per-point noise does not fit the points."""
     return (
         f"`noise_variance` has shape {gp.noise_variance.shape}, but `X` has {n} rows. "
         "Fix: pass one value, or one per row."
     )
 
 
-def as_inputs(X: Any, shift: tuple[float, ...] | None, name: str = "X") -> tuple[Array, bool]:
-    """Points (n, d) on the device, less the shift, and whether they are known to be finite."""
+def as_inputs(
+    gp: "GaussianProcess", X: Any, shift: tuple[float, ...] | None, name: str = "X"
+) -> tuple[Array, bool]:
+    """Points on the device, less the shift, and whether they are known to be finite.
+
+    They are (n, d), or for a batch have the batch axes that its kernel expects; points to predict
+    at may be shared.
+    """
     if isinstance(X, jax.core.Tracer) and shift is not None:
         points, finite = _shifted(X, np.asarray(shift)), False
     else:
         points, finite = _inputs.as_points(X, name, None if shift is None else np.asarray(shift))
     _inputs.check_dtype(points.dtype, name)
-    if points.ndim not in (1, 2):
+    levels = gp.kernel.levels()
+    if points.ndim == 0 or (points.ndim > 2 and not levels):
         raise ShapeError(
             f"`{name}` has shape {points.shape}, expected (n, d) or (n,). "
             "Fix: pass a row per point."
         )
     points = points[:, None] if points.ndim == 1 else points
-    if points.shape[1] == 0:
+    if points.shape[-1] == 0:
         raise ShapeError(
             f"`{name}` has shape {points.shape}: need at least 1 input dimension. Fix: pass (n, d)."
         )
+    if levels:
+        check_batch(PointSet(points, name, may_share=name == "Xs"), levels, gp.kernel)
     _inputs.warn_of_spacing(points, name)
     return points, finite
 
@@ -116,27 +154,33 @@ def _shifted(X: Array, shift: HostArray) -> Array:
     return jax.lax.optimization_barrier(X - high) - low
 
 
-def _check_missing(X: Array, y: Array, mask: Array | None, nan: str) -> None:
+def _check_missing(X: Array, y: Array, mask: Array | None, nan: str, targets: bool) -> None:
     if any(isinstance(value, jax.core.Tracer) for value in (X, y, mask)):
         return
     missing = np.isnan(np.asarray(X)) if X.dtype.kind == "f" else np.zeros(X.shape, bool)
     if mask is not None:
-        missing = missing & np.asarray(mask)[:, None]
+        missing = missing & np.asarray(mask)[..., None]
     if nan == "raise" and missing.any():
-        row, column = np.argwhere(missing)[0]
+        *rows, column = np.argwhere(missing)[0]
         raise InputError(
-            f"`X` holds {int(missing.sum())} NaN, the first at row {row}, column {column}; "
+            f"`X` holds {int(missing.sum())} NaN, the first at {_place(rows)}, column {column}; "
             'expected numbers. Fix: drop those rows, or pass nan="pad" to read them as padding.'
         )
-    real = ~missing.any(axis=1)
+    real = ~missing.any(axis=-1)
     real = real if mask is None else real & np.asarray(mask)
-    bad = np.isnan(np.asarray(y)) & real if y.dtype.kind == "f" else np.zeros(y.shape, bool)
+    bad = np.isnan(np.asarray(y)) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
+    bad = (bad.any(axis=-1) if targets else bad) & real
     if bad.any():
         raise InputError(
-            f"`y` holds {int(bad.sum())} NaN where `X` is real, the first at row "
-            f"{int(np.argmax(bad))}; expected numbers. Fix: drop those rows, or mark them as "
-            "padding with `mask`, or by NaN in X."
+            f"`y` holds {int(bad.sum())} NaN where `X` is real, the first at "
+            f"{_place(np.argwhere(bad)[0])}; expected numbers. Fix: drop those rows, or mark them "
+            "as padding with `mask`, or by NaN in X."
         )
+
+
+def _place(index: Any) -> str:
+    *elements, row = (int(i) for i in index)
+    return f"{'element ' + ', '.join(map(str, elements)) + ', ' if elements else ''}row {row}"
 
 
 def prepared_gp(gp: Any, X: Array, *others: Array) -> tuple[Any, Array]:
@@ -152,30 +196,46 @@ def clean_inputs(X: Array, finite: bool, mask: Array | None) -> tuple[Array, Arr
 
 
 def mark_rows(values: Array, real: Array | None) -> Array:
-    """NaN in the last axis where a test point is padding."""
+    """NaN in the last axis where a point is padding."""
     return (
         values if real is None else jnp.where(jnp.broadcast_to(real, values.shape), values, jnp.nan)
     )
 
 
-def system(gp: "GaussianProcess", data: Data) -> tuple[Array, Array, Array, Array, Array]:
-    """K + noise, y - mean, the number of real points, their mean variance, and the points."""
+class System(NamedTuple):
+    """What a likelihood is made of, for one element of a batch."""
+
+    K: Array  # K(X, X) with noise; rows of the identity where there is padding
+    residual: Array  # y - mean, (n,) or (n, t); 0 where there is padding
+    n: Array  # how many points are real
+    scale: Array  # their mean variance
+    X: Array  # clean points
+    real: Array | None  # which of them are real: None where all are known to be
+
+
+def system(gp: "GaussianProcess", data: Data) -> System:
+    """The system of one element: its process and data without batch axes."""
     gp, X = prepared_gp(gp, data.X, data.y)
     y = data.y.astype(X.dtype)
     X, real = clean_inputs(X, data.finite, data.mask)
     n = X.shape[0]
-    K = covariance(gp.kernel, X) if n else jnp.zeros((0, 0), X.dtype)
-    K = K + jnp.diag(jnp.broadcast_to(gp.noise_variance, (n,)))
-    residual = y - evaluate_mean(gp.mean, X)
+    K = covariance(gp.kernel, X, real) if n else jnp.zeros((0, 0), X.dtype)
+    noise = jnp.broadcast_to(gp.noise_variance, (n,))
+    K = K + jnp.diag(noise if real is None else jnp.where(real, noise, 0.0))
+    diagonal = jnp.diagonal(K)
+    mean = evaluate_mean(gp.mean, X)
+    mean = mean[:, None] if data.targets else mean
     if real is None:
-        scale = jnp.mean(jnp.diagonal(K)) if n else jnp.ones((), X.dtype)
-        return K, residual, jnp.asarray(n, X.dtype), jax.lax.stop_gradient(scale), X
+        scale = jnp.mean(diagonal) if n else jnp.ones((), X.dtype)
+        count = jnp.asarray(n, X.dtype)
+        return System(K, y - mean, count, jax.lax.stop_gradient(scale), X, None)
     count = jnp.sum(real).astype(X.dtype)
-    total = jnp.sum(jnp.where(real, jnp.diagonal(K), 0.0))
+    total = jnp.sum(jnp.where(real, diagonal, 0.0))
     scale = jax.lax.stop_gradient(total / jnp.maximum(count, 1.0))
     # The padded value goes before the subtraction, so that no NaN meets a derivative.
-    residual = jnp.where(real, jnp.where(real, y, 0.0) - evaluate_mean(gp.mean, X), 0.0)
-    return _padding.as_identity(K, real), residual, count, scale, X
+    rows = real[:, None] if data.targets else real
+    residual = jnp.where(rows, jnp.where(rows, y, 0.0) - mean, 0.0)
+    return System(K, residual, count, scale, X, real)
 
 
 def as_key(key: Any) -> Any:

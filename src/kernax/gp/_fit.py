@@ -1,7 +1,7 @@
 """Fitting hyperparameters: L-BFGS on the log marginal likelihood, in free space."""
 
+import copy
 import dataclasses
-import functools
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -16,19 +16,21 @@ from .._errors import (
     ConvergenceError,
     ConvergenceWarning,
     InputError,
+    MissingExtraError,
     NumericalWarning,
     ParameterError,
 )
-from .._inputs import common_dtype
 from .._module import Structure, flatten, with_leaves
 from .._typing import ArrayLike, HostArray
 from ..linalg import log_density
 from ._data import Data, as_data, as_key, system
-from ._free_space import FreeSpace, coordinate, free_space
-from ._priors import log_prior, resolve_fixed, resolve_priors
+from ._defaults import default_priors, default_start
+from ._elements import over_elements
+from ._laplace import LaplaceApproximation
+from ._minimise import Runs, Stop, best, minimise, start_runs
+from ._priors import resolve_fixed, resolve_priors
+from ._problem import Problem
 from ._process import GaussianProcess
-
-PATIENCE = 3  # steps in a row that may bring next to nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +43,58 @@ class FitResult:
     loss after each step of the best start. ``converged``, ``message``: why it stopped.
     ``gradient_norm``: the largest derivative left in free space. ``losses``: the final loss of
     each start, NaN where it failed. ``interrupted``: stopped by Ctrl-C.
+
+    Of a batch ``loss``, ``converged``, ``message`` and ``gradient_norm`` have its shape (b,),
+    ``history`` is (steps + 1, b), NaN after the last step of an element, and ``losses`` is
+    (starts, b). ``fit(..., resume=result)`` goes on where it stopped.
     """
 
     gp: GaussianProcess
-    loss: float
+    loss: Any
     history: HostArray
-    converged: bool
-    message: str
-    gradient_norm: float
-    losses: tuple[float, ...]
+    converged: Any
+    message: Any
+    gradient_norm: Any
+    losses: Any
     interrupted: bool = False
+    runs: Runs | None = dataclasses.field(default=None, repr=False, compare=False)
+    problem: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def summary(self) -> str:
         """The outcome in a line, then the hyperparameters."""
-        state = "converged" if self.converged else "not converged"
-        return (
-            f"loss {self.loss:.6f} after {len(self.history) - 1} steps, {state}: {self.message}\n"
-            + self.gp.summary()
-        )
+        if np.ndim(self.converged):
+            outcome = (
+                f"{int(np.sum(self.converged))} of {np.size(self.converged)} elements converged, "
+                f"the losses add up to {np.sum(self.loss):.6f}"
+            )
+        else:
+            state = "converged" if self.converged else "not converged"
+            steps = len(self.history) - 1
+            outcome = f"loss {self.loss:.6f} after {steps} steps, {state}: {self.message}"
+        return f"{outcome}\n{self.gp.summary()}"
+
+    def laplace(self) -> LaplaceApproximation:
+        """The hyperparameters' posterior as a normal distribution in free space, at the optimum."""
+        return LaplaceApproximation.at(self.problem, self._points())
+
+    def plot(self) -> Any:
+        """The loss after each step, a line per element, as a matplotlib figure."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtraError("drawing", "matplotlib", "plot") from error
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        lines = self.history.reshape(len(self.history), -1)
+        above = lines - np.nanmin(lines, axis=0) if lines.shape[1] > 1 else lines
+        axes.plot(above, color="#0072b2", linewidth=1.2, alpha=1.0 if lines.shape[1] == 1 else 0.4)
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss" if lines.shape[1] == 1 else "loss above its least")
+        return figure
+
+    def _points(self) -> HostArray:
+        assert self.runs is not None
+        return self.runs.u[best(self.runs, _groups(self.problem, self.runs))]
 
 
 def fit(
@@ -73,6 +109,8 @@ def fit(
     progress: bool = True,
     *,
     mask: ArrayLike | None = None,
+    start: str = "given",
+    resume: FitResult | None = None,
 ) -> FitResult:
     """Hyperparameters of maximal marginal likelihood, or maximal a posteriori with priors.
 
@@ -81,17 +119,25 @@ def fit(
     hyperparameter, of the logit of one in an interval. So each prior counts with the Jacobian of
     the transformation, and a log-normal prior pulls towards its median. Hyperparameters without
     a prior are flat in free space. Without priors it is the maximum likelihood, which does not
-    depend on the space.
+    depend on the space. ``priors="data"`` takes `default_priors`, and ``start="data"`` begins at
+    `default_start` in place of the given values: both come from the scale of the data, so that
+    raw data of any units will do.
 
     ``fixed``: paths, or parts of the tree such as ``"mean"``, that stay as they are, to the bit.
     ``restarts``: further starts, drawn with ``key`` from the priors, or in free space around the
-    given values, with a spread of 1.5; the best finite result is kept. Ctrl-C returns the best so
-    far.
+    given values, with a spread of 1.5; the best finite result is kept. They run side by side.
+    Ctrl-C returns the best so far. ``resume``: an earlier result of the same call, whose runs go
+    on for ``max_steps`` more, to the bits of one longer run.
+
+    A batch of processes is fitted in one call. Where all that is free has a value per element
+    (`BatchKernel` with ``batch_in_axes=0``, ``noise_variance`` (b,)), each element is a problem of
+    its own, and stops by itself; else the sum of their likelihoods is maximised. An element whose
+    starts all fail keeps its values and has the loss NaN.
 
     Raises `ConvergenceError` where no start has a finite loss; warns `ConvergenceWarning` for a
     stop before convergence or a hyperparameter at the end of its search range.
     """
-    _check_options(gp, priors, restarts, max_steps)
+    _check_options(gp, priors, restarts, max_steps, start)
     data = as_data(gp, X, y, mask, "pad").compiled
     if not _count(data):
         raise InputError(
@@ -99,37 +145,40 @@ def fit(
             "Fix: pass at least one observation."
         )
     held = resolve_fixed(gp, fixed)
-    distributions = resolve_priors(gp, priors, held)
-    space, start = free_space(gp, held)
-    problem = _Problem(gp, data, space, start, distributions)
+    if start == "data":
+        scaled = default_start(gp, X, y, mask=mask).hyperparameters
+        gp = with_leaves(gp, {path: v for path, v in scaled.items() if path not in held})
+    if isinstance(priors, str):
+        priors = default_priors(gp, X, y, mask=mask)
+    problem = Problem(gp, data, held, resolve_priors(gp, priors, held))
     key = jax.random.key(0) if key is None else as_key(key)
-    starts = [problem.origin] + [
-        problem.random_start(jax.random.fold_in(key, i)) for i in range(restarts)
-    ]
-    runs: list[_Run] = []
-    for number, u in enumerate(starts):
-        label = "fit" if len(starts) == 1 else f"fit, start {number + 1} of {len(starts)}"
+    starts = problem.starts(restarts, key)
+    runs = start_runs(problem.evaluate, starts) if resume is None else _resumed(resume, starts)
+    tolerance, resolution = (1e-5, 1e-9) if problem.dtype == jnp.float64 else (1e-3, 1e-6)
+    interrupted = False
+    with _Progress(len(starts), max_steps, progress) as report:
         try:
-            runs.append(_minimise(problem, u, max_steps, progress, label))
+            minimise(problem.evaluate, runs, max_steps, tolerance, resolution, report)
         except KeyboardInterrupt:
-            if not runs:
-                raise  # no loss is known yet
-            runs[-1] = dataclasses.replace(runs[-1], interrupted=True)
-        if runs[-1].interrupted:
-            break
-    return _best(problem, runs)
+            interrupted = True
+    return _result(problem, runs, interrupted, max_steps)
 
 
-def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any) -> None:
+def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any, start: Any) -> None:
     if not isinstance(gp, GaussianProcess):
         raise ParameterError(
             f"`gp` is a {type(gp).__name__}, expected a GaussianProcess. "
             "Fix: pass kernax.GaussianProcess(kernel)."
         )
-    if priors is not None and not isinstance(priors, dict):
+    if not (priors is None or isinstance(priors, dict) or priors == "data"):
         raise ParameterError(
-            f"`priors` is a {type(priors).__name__}, expected a dict of paths and distributions. "
-            "Fix: pass for instance {'noise_variance': LogNormal(0, 1)}."
+            f"`priors` is a {type(priors).__name__}, expected a dict of paths and distributions, "
+            "or 'data'. Fix: pass for instance {'noise_variance': LogNormal(0, 1)}."
+        )
+    if start not in ("given", "data"):
+        raise ParameterError(
+            f"`start` is {start!r}, expected 'given' or 'data'. Fix: leave it out to start from "
+            "the values that the process has."
         )
     for name, value in (("restarts", restarts), ("max_steps", max_steps)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
@@ -138,249 +187,152 @@ def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any) -> None:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """One start: its best point and why it ended; ``failure`` where there is none."""
-
-    u: HostArray
-    history: list[float]
-    gradient_norm: float
-    converged: bool
-    message: str
-    failure: str | None = None
-    interrupted: bool = False
-
-    @property
-    def loss(self) -> float:
-        return float("nan") if self.failure else min(self.history)
-
-
-class _Problem:
-    """The loss of one process on one data set, as functions of the free coordinates."""
-
-    def __init__(
-        self,
-        gp: GaussianProcess,
-        data: Data,
-        space: FreeSpace,
-        start: dict[str, Array],
-        priors: dict[str, Any],
-    ):
-        self.gp, self.space, self.start, self.priors, self.data = gp, space, start, priors, data
-        self.structure, self.leaves = flatten(gp)
-        self.dtype = common_dtype(data.X, *self.leaves)
-        self.origin = jnp.zeros(space.size, self.dtype)
-
-    def fitted(self, u: Any) -> GaussianProcess:
-        values = self.space.values(jnp.asarray(u), self.start)
-        cast = {path: value.astype(self.start[path].dtype) for path, value in values.items()}
-        result: GaussianProcess = with_leaves(self.gp, cast)
-        return result
-
-    def step(self, u: Array, state: Any, loss: Array, gradient: Array) -> Any:
-        return _step(*self._arguments(), u, state, loss, gradient)
-
-    def loss_and_gradient(self, u: Array) -> tuple[Array, Array]:
-        loss, gradient = _loss_and_gradient(*self._arguments(), u)
-        return loss, gradient
-
-    def _arguments(self) -> Any:
-        return self.structure, self.space, self.leaves, self.start, self.priors, self.data
-
-    def random_start(self, key: Array) -> Array:
-        """Free coordinates drawn from the priors; without one, around the start."""
-        parts = []
-        for index, path in enumerate(self.space.paths):
-            start, own = self.start[path].astype(self.dtype), jax.random.fold_in(key, index)
-            if path in self.priors:
-                with jax.numpy_dtype_promotion("standard"):
-                    drawn = self.priors[path].sample(own, start.shape).astype(self.dtype)
-                parts.append(coordinate(self.space.constraints[index], drawn, start).ravel())
-            else:
-                parts.append(1.5 * jax.random.normal(own, (start.size,), self.dtype))
-        return jnp.concatenate([jnp.zeros(0, self.dtype), *parts])
-
-
 def _count(data: Data) -> int:
-    real = np.ones(data.X.shape[0], bool) if data.mask is None else np.asarray(data.mask)
+    real = np.ones(data.X.shape[:-1], bool) if data.mask is None else np.asarray(data.mask)
     if data.X.dtype.kind == "f":
-        real = real & ~np.isnan(np.asarray(data.X)).any(axis=1)
+        real = real & ~np.isnan(np.asarray(data.X)).any(axis=-1)
     return int(real.sum())
 
 
-def _minimise(problem: _Problem, u: Array, max_steps: int, progress: bool, label: str) -> _Run:
-    from tqdm import tqdm
+class _Progress:
+    """A line that shows how far the runs are."""
 
-    loss, gradient = problem.loss_and_gradient(u)
-    first = float(loss)
-    if not np.isfinite(first):
-        return _Run(np.asarray(u), [first], np.nan, False, "", f"the loss at the start is {first}")
-    history, best, norm = [first], np.asarray(u), float(jnp.max(jnp.abs(gradient), initial=0.0))
-    converged, message, interrupted, idle = False, f"stopped after {max_steps} steps", False, 0
-    tolerance = 1e-5 if problem.dtype == jnp.float64 else 1e-3
-    state = _initial_state(u)
-    bar = tqdm(total=max_steps, desc=label, unit="step", disable=not progress, leave=False)
-    try:
-        for _ in range(max_steps if problem.space.size else 0):
-            u, state, loss, gradient = problem.step(u, state, loss, gradient)
-            value, change = float(loss), history[-1] - float(loss)
-            if not np.isfinite(value):
-                message = (
-                    f"step {len(history)} met a loss that is not finite, and was rejected; the "
-                    f"last finite one is {history[-1]:.6g}"
-                )
-                break
-            if value < min(history):
-                best = np.asarray(u)
-                norm = float(jnp.max(jnp.abs(gradient)))
-            history.append(value)
-            bar.set_postfix_str(f"loss {value:.6g}, gradient {norm:.2g}", refresh=False)
-            bar.update()
-            scale = max(1.0, abs(value))
-            idle = idle + 1 if change <= _resolution(problem.dtype) * scale else 0
-            if norm <= tolerance * scale or idle >= PATIENCE:
-                # Where the loss no longer moves in its last digits, its gradient is noise too.
-                converged = norm <= max(tolerance, 1e-3) * scale
-                message = (
-                    f"gradient {norm:.2g}"
-                    if converged
-                    else f"the line search makes no progress, with a gradient of {norm:.2g} left"
-                )
-                break
-        else:
-            if not problem.space.size:
-                converged, message, norm = True, "nothing was free to fit", 0.0
-    except KeyboardInterrupt:
-        message, interrupted = "interrupted: this is the best so far", True
-    finally:
-        bar.close()
-    return _Run(best, history, norm, converged, message, None, interrupted)
+    def __init__(self, runs: int, max_steps: int, shown: bool):
+        from tqdm import tqdm
+
+        label = "fit" if runs == 1 else f"fit, {runs} runs"
+        self._bar = tqdm(total=max_steps, desc=label, unit="step", disable=not shown, leave=False)
+        self._first: int | None = None
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, runs: Runs) -> None:
+        running = runs.stop == Stop.RUNNING
+        steps = int(runs.steps.max(initial=0))
+        self._first = steps - 1 if self._first is None else self._first
+        loss, norm = np.nanmin(runs.loss), float(runs.norm.max(initial=0.0))
+        many = f", {running.sum()} of {len(running)} runs go on" if len(running) > 1 else ""
+        self._bar.set_postfix_str(f"loss {loss:.6g}, gradient {norm:.2g}{many}", refresh=False)
+        self._bar.update(max(0, steps - self._first - self._bar.n))
 
 
-def _resolution(dtype: Any) -> float:
-    return 1e-9 if dtype == jnp.float64 else 1e-6
+def _resumed(result: Any, starts: HostArray) -> Runs:
+    runs = getattr(result, "runs", None)
+    if runs is None or runs.u.shape != starts.shape:
+        raise ParameterError(
+            f"`resume` is {result!r}, expected the result of a fit with {len(starts)} runs over "
+            f"{starts.shape[1]} free hyperparameters. Fix: pass what the same call returned before."
+        )
+    return copy.deepcopy(runs)
 
 
-def _best(problem: _Problem, runs: list[_Run]) -> FitResult:
-    good = [run for run in runs if run.failure is None]
-    if not good:
-        reasons = "; ".join(f"start {i + 1}: {run.failure}" for i, run in enumerate(runs))
+def _groups(problem: Problem, runs: Runs) -> HostArray:
+    """The numbers of the runs of each element, (elements, starts)."""
+    return np.arange(len(runs.u)).reshape(-1, problem.elements).T
+
+
+def _result(problem: Problem, runs: Runs, interrupted: bool, max_steps: int) -> FitResult:
+    groups = _groups(problem, runs)
+    failed = runs.stop == Stop.FAILED
+    if failed.all():
+        reasons = "; ".join(
+            f"start {i + 1}: the loss at the start is {loss}"
+            for i, loss in enumerate(runs.loss[groups[0]])
+        )
         raise ConvergenceError(
             f"no start gives a finite loss: {reasons}. Fix: choose other start values, add noise, "
             "or enable x64."
         )
-    run = min(good, key=lambda run: run.loss)
-    fitted = problem.fitted(run.u)
-    for text in problem.space.at_bounds(run.u, problem.start):
-        warnings.warn(
-            f"fit: {text} of its search range. Fix: look whether the data say anything about it, "
-            "give it a prior, or fix it.",
-            ConvergenceWarning,
-            stacklevel=3,
+    chosen = best(runs, groups)
+    fitted = problem.fitted(runs.u[chosen])
+    messages = [_message(problem, runs, int(row), interrupted, max_steps) for row in chosen]
+    _warn(problem, runs, chosen, messages, fitted)
+    losses = np.where(failed, np.nan, runs.loss)[groups].T
+    histories = [runs.history[row] for row in chosen]
+    history = np.full((max(map(len, histories)), len(histories)), np.nan)
+    for column, values in enumerate(histories):
+        history[: len(values), column] = values
+    found: dict[str, Any] = {
+        "loss": losses[:, np.arange(len(chosen))][chosen // problem.elements, range(len(chosen))],
+        "converged": runs.stop[chosen] == Stop.CONVERGED,
+        "message": np.asarray(messages, object),
+        "gradient_norm": runs.norm[chosen],
+    }
+    if problem.sizes:
+        shaped = lambda values: np.broadcast_to(
+            values.reshape(problem.sizes if problem.apart else ()), problem.sizes
         )
-    if not run.converged:
-        warnings.warn(f"fit: {run.message}.", ConvergenceWarning, stacklevel=3)
-    jitter = float(_jitter(*flatten(fitted), problem.data))
+        found = {name: shaped(values) for name, values in found.items()}
+        history = history.reshape(len(history), *(problem.sizes if problem.apart else ()))
+        found["losses"] = losses.reshape(len(losses), *(problem.sizes if problem.apart else ()))
+    else:
+        found = {name: values[0] for name, values in found.items()}
+        found |= {"loss": float(found["loss"]), "converged": bool(found["converged"])}
+        found |= {"gradient_norm": float(found["gradient_norm"])}
+        history, found["losses"] = history[:, 0], tuple(losses[:, 0].tolist())
+    return FitResult(
+        fitted, history=history, interrupted=interrupted, runs=runs, problem=problem, **found
+    )
+
+
+def _message(problem: Problem, runs: Runs, row: int, interrupted: bool, max_steps: int) -> str:
+    norm = f"{runs.norm[row]:.2g}"
+    match Stop(runs.stop[row]):
+        case Stop.CONVERGED:
+            return f"gradient {norm}" if problem.space.size else "nothing was free to fit"
+        case Stop.LINE_SEARCH:
+            return f"the line search makes no progress, with a gradient of {norm} left"
+        case Stop.FAILED:
+            return f"the loss at the start is {runs.loss[row]}"
+    if interrupted:
+        return "interrupted: this is the best so far"
+    return f"stopped after {max_steps} steps"
+
+
+def _warn(
+    problem: Problem, runs: Runs, chosen: HostArray, messages: list[str], fitted: GaussianProcess
+) -> None:
+    """What the user should know of the result, once for all elements."""
+    warn = partial(warnings.warn, stacklevel=4)
+    single = problem.elements == 1
+    bounds = [
+        (f"element {e}: " * (not single)) + text
+        for e, row in enumerate(chosen)
+        for text in problem.space.at_bounds(runs.u[row], problem.start_of(e))
+    ]
+    for text in bounds if single else bounds[:1]:
+        more = f" (and {len(bounds) - 1} more)" if not single and len(bounds) > 1 else ""
+        warn(
+            f"fit: {text} of its search range{more}. Fix: look whether the data say anything about "
+            "it, give it a prior, or fix it.",
+            ConvergenceWarning,
+        )
+    stopped = [e for e, row in enumerate(chosen) if runs.stop[row] != Stop.CONVERGED]
+    if stopped:
+        which = (
+            "" if single else f"{len(stopped)} of {problem.elements} elements did not converge, "
+        )
+        which += "" if single else f"the first is {stopped[0]}: "
+        warn(f"fit: {which}{messages[stopped[0]]}.", ConvergenceWarning)
+    jitter = float(np.nanmax(np.asarray(_jitter(*flatten(fitted), problem.data)), initial=0.0))
     if jitter > 0:
-        warnings.warn(
+        warn(
             f"fit: the covariance at the result needed a jitter of {jitter:.3g}. Fix: add noise.",
             NumericalWarning,
-            stacklevel=3,
         )
-    return FitResult(
-        fitted,
-        float(problem.loss_and_gradient(jnp.asarray(run.u))[0]),
-        np.asarray(run.history),
-        run.converged,
-        run.message,
-        run.gradient_norm,
-        tuple(run.loss for run in runs),
-        any(run.interrupted for run in runs),
-    )
-
-
-# --- compiled ----------------------------------------------------------------------------------
-
-
-@functools.cache
-def _optimiser() -> Any:
-    import optax  # a tenth of a second, which only fitting needs
-
-    return optax.lbfgs(memory_size=20)
-
-
-@jax.custom_vjp
-def _finite_gradient(u: Array) -> Array:
-    """u itself; a gradient that is not finite, from a rejected point, comes back as 0."""
-    return u
-
-
-_finite_gradient.defvjp(lambda u: (u, None), lambda _, g: (jnp.where(jnp.isfinite(g), g, 0.0),))
-
-
-def _loss(
-    structure: Structure,
-    space: FreeSpace,
-    leaves: tuple[Array, ...],
-    start: dict[str, Array],
-    priors: dict[str, Any],
-    data: Data,
-    u: Array,
-) -> Array:
-    u = _finite_gradient(u)
-    values = space.values(u, start)
-    gp = with_leaves(structure.rebuild(leaves), values)
-    K, residual, count, scale, _ = system(gp, data)
-    log_posterior = log_density(K, residual, count, scale)[0]
-    if priors:
-        log_posterior = log_posterior + log_prior(priors, values)
-        log_posterior = log_posterior + space.log_jacobian(u, start, frozenset(priors))
-    # What has no likelihood is to be walked away from.
-    return jnp.where(jnp.isnan(log_posterior), jnp.inf, -log_posterior)
-
-
-_loss_and_gradient = jax.jit(jax.value_and_grad(_loss, argnums=6), static_argnums=(0, 1))
-
-
-@jax.jit
-def _initial_state(u: Array) -> Any:
-    # In the dtypes that a step returns, not in weak ones: else the second step compiles again.
-    return jax.tree.map(
-        lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), _optimiser().init(u)
-    )
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _step(
-    structure: Structure,
-    space: FreeSpace,
-    leaves: tuple[Array, ...],
-    start: dict[str, Array],
-    priors: dict[str, Any],
-    data: Data,
-    u: Array,
-    state: Any,
-    value: Array,
-    gradient: Array,
-) -> Any:
-    """One L-BFGS step with its line search: the new point, state, loss and gradient."""
-    loss = partial(_loss, structure, space, leaves, start, priors, data)
-    import optax
-
-    # optax is not written for strict promotion, which a user may have switched on.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, state = _optimiser().update(
-            gradient, state, u, value=value, grad=gradient, value_fn=loss
-        )
-    return (
-        optax.apply_updates(u, updates),
-        state,
-        optax.tree_utils.tree_get(state, "value"),
-        optax.tree_utils.tree_get(state, "grad"),
-    )
 
 
 @partial(jax.jit, static_argnums=(0,))
 def _jitter(structure: Structure, leaves: tuple[Array, ...], data: Data) -> Array:
-    K, residual, count, scale, _ = system(structure.rebuild(leaves), data)
-    return log_density(K, residual, count, scale)[1]
+    def element(gp: Any, _: None, *arrays: Any) -> Array:
+        at = system(gp, data.element(*arrays))
+        value, jitter = log_density(at.K, at.residual, at.n, at.scale)
+        # What failed all the same was said already.
+        return jnp.where(jnp.isnan(value), 0.0, jitter)
+
+    jitters: Array = over_elements(element, structure.rebuild(leaves), *data.arrays)
+    return jitters

@@ -1,5 +1,6 @@
 """The posterior: a Gaussian process given observations."""
 
+import dataclasses
 import warnings
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,17 +12,22 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import NumericalWarning, ParameterError, ShapeError
-from .._inputs import common_dtype
-from .._module import Structure, field_values, flatten, prepared, rebuild_fields
-from .._typing import ArrayLike, Key, Scalar, Shape
+from .._module import Structure, field_values, flatten, rebuild_fields
+from .._typing import ArrayLike, Key, NanOption, Shape
 from ..kernels import AbstractKernel
-from ..kernels._gram import covariance, variances
-from ..linalg import cholesky, status_of, whiten
-from ..linalg._dense import _value
-from ..linalg._mvn import report
-from ._data import Data, as_inputs, as_key, as_shape, clean_inputs, mark_rows, prepared_gp, system
-from ._means import evaluate_mean
-from ._process import GaussianProcess, draw, indefinite
+from ..linalg import DenseFactor
+from . import _predict
+from ._data import Data, as_data, as_inputs, as_key, as_shape
+from ._paths import Paths, sample_paths
+from ._process import GaussianProcess, indefinite, report_elements
+
+
+class LeaveOneOut(NamedTuple):
+    """Each observation as predicted from all the others: of the observation, noise included."""
+
+    mean: Array
+    variance: Array
+    log_density: Array
 
 
 class Posterior(eqx.Module):
@@ -30,26 +36,49 @@ class Posterior(eqx.Module):
     Made by `GaussianProcess.condition`. Predictions speak of the latent function, white noise in
     the kernel left out; ``observation=True`` adds it and ``noise_variance``. ``kernel=part``
     predicts one part of a sum alone, without the mean function. Test points are (m, d) or (m,);
-    a row with NaN gives NaN. Means, variances and samples come in the form of y: (m,) or (m, 1).
+    a row with NaN gives NaN. Means, variances and samples come in the form of y: (m,), (m, 1), or
+    (m, t) for t targets, whose variances are the same.
 
     ``jitter`` is what was added to the diagonal (0 unless needed), ``status`` a `kernax.Status`.
+    Of a batch, every result has the batch in front, and test points may be shared.
     """
 
     __slots__ = ("_flat",)
 
     gp: GaussianProcess
     data: Data
-    factor: Array
-    weights: Array
-    log_marginal_likelihood: Scalar
-    jitter: Scalar
-    status: Array
+    state: _predict.State
 
     __getattribute__ = object.__getattribute__
 
+    @property
+    def log_marginal_likelihood(self) -> Array:
+        """log N(y; mean(X), K(X, X) + noise)."""
+        return self.state.value
+
+    @property
+    def jitter(self) -> Array:
+        """What was added to the diagonal of the covariance."""
+        return self.state.factor.jitter
+
+    @property
+    def status(self) -> Array:
+        """How the factorisation went, a `kernax.Status`."""
+        return self.state.status
+
+    @property
+    def factor(self) -> DenseFactor:
+        """The factorisation of K(X, X) + noise."""
+        return self.state.factor
+
+    @property
+    def weights(self) -> Array:
+        """(K + noise)^-1 (y - m(X))."""
+        return self.state.weights
+
     def mean(self, Xs: ArrayLike, *, kernel: Any = None) -> Array:
         """E[f(Xs) | y] = m(Xs) + K(Xs, X) (K + noise)^-1 (y - m(X))."""
-        values: Array = self._predict(_mean, Xs, kernel)
+        values: Array = self._predict(_predict.mean, Xs, kernel)
         return self._shaped(values)
 
     def variance(
@@ -60,15 +89,19 @@ class Posterior(eqx.Module):
         kernel: Any = None,
     ) -> Array:
         """Var[f(Xs) | y] = k(Xs, Xs) - diag(K(Xs, X) (K + noise)^-1 K(X, Xs)), never negative."""
-        values, worst = self._predict(_variance, Xs, kernel, observation=observation)
-        if not isinstance(worst, jax.core.Tracer) and worst > 100.0:
-            n, eps = self.factor.shape[0], float(np.finfo(values.dtype).eps)
+        values, worst = self._predict(_predict.variance, Xs, kernel, observation=observation)
+        if not isinstance(worst, jax.core.Tracer) and np.max(worst, initial=0.0) > 100.0:
+            n, eps = self.data.X.shape[-2], float(np.finfo(values.dtype).eps)
             warnings.warn(
-                f"a predictive variance came out negative, by {float(worst) * n * eps:.3g} of the "
-                "prior variance, and was set to 0. Fix: add noise, or enable x64.",
+                "a predictive variance came out negative, by "
+                f"{float(np.max(worst)) * n * eps:.3g} of the prior variance, and was set to 0. "
+                "Fix: add noise, or enable x64.",
                 NumericalWarning,
                 stacklevel=2,
             )
+        if self.data.targets:
+            targets = self.data.y.shape[-1]
+            return jnp.broadcast_to(values[..., None], (*values.shape, targets))
         return self._shaped(values)
 
     def covariance(
@@ -79,7 +112,7 @@ class Posterior(eqx.Module):
         kernel: Any = None,
     ) -> Array:
         """Cov[f(Xs) | y], (m, m): K(Xs, Xs) - K(Xs, X) (K + noise)^-1 K(X, Xs)."""
-        C: Array = self._predict(_covariance, Xs, kernel, observation=observation)[0]
+        C: Array = self._predict(_predict.full_covariance, Xs, kernel, observation=observation)
         return C
 
     def sample(
@@ -90,16 +123,76 @@ class Posterior(eqx.Module):
         *,
         observation: bool = False,
     ) -> Array:
-        """Joint draws of f(Xs) given y, shape + (m,)."""
+        """Joint draws of f(Xs) given y, shape + (m,); of a batch (b,) + shape + (m,)."""
         draws, jitter = self._predict(
-            _draws, Xs, None, observation=observation, key=as_key(key), shape=as_shape(shape)
+            _predict.draws,
+            Xs,
+            None,
+            observation=observation,
+            key=as_key(key),
+            shape=as_shape(shape),
         )
         gram = partial(self.covariance, observation=observation)
-        report(jitter, jitter, lambda: indefinite(gram, jnp.asarray(Xs)), quiet=True)
+        why = lambda: indefinite(gram, jnp.asarray(Xs))
+        report_elements(self.gp, jitter, jitter, why, quiet=True)
         return self._shaped(draws)
 
+    def sample_paths(self, key: Key, shape: Shape = (), *, features: Any = 2048) -> Paths:
+        """Draws of f given y as functions: ``paths(Xs)`` is shape + (m,), at any points, later.
+
+        By Matheron's rule, from a prior drawn with random ``features``, so for kernels that have
+        them (`random_features`); the error that leaves vanishes near the observations, and
+        elsewhere is of the order of k(0) / sqrt(features). Of one process with one target.
+        """
+        return sample_paths(self, key, shape, features)
+
+    def leave_one_out(self) -> LeaveOneOut:
+        """Each observation predicted from all the others, in closed form: one factorisation.
+
+        mean_i = y_i - a_i / P_ii,  variance_i = 1 / P_ii,  with P = (K + noise)^-1, a = P (y - m)
+
+        Noise is included. ``log_density``: log N(y_i; mean_i, variance_i), whose sum is the
+        logarithm of the pseudo-likelihood. Each (n,), or in the form of y; NaN where there is
+        padding. Rasmussen and Williams (2006), equations 5.10 to 5.12.
+        """
+        values = _predict.leave_one_out(*self._compiled())
+        return LeaveOneOut(*(self._shaped(value) for value in values))
+
+    def update(
+        self,
+        X_new: ArrayLike,
+        y_new: Any,
+        *,
+        noise_variance: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        nan: NanOption = "pad",
+    ) -> "Posterior":
+        """The posterior with further observations, in O(n^2 m) and without copying the n^2 numbers.
+
+        Equal to conditioning on all of them to rounding. ``noise_variance`` (m,) is that of the new
+        points, needed where the process has one per point.
+        """
+        gp, new = self._updated_gp(X_new, noise_variance)
+        data = as_data(new, self._raw(X_new), y_new, mask, nan)
+        if (data.column, data.targets) != (self.data.column, self.data.targets) or (
+            data.targets and data.y.shape[-1] != self.data.y.shape[-1]
+        ):
+            raise ShapeError(
+                f"`y_new` has shape {np.shape(y_new)}, in another form than the y conditioned on. "
+                "Fix: pass it in the same form."
+            )
+        self._check_dimension(data.X, X_new, "X_new")
+        known = dataclasses.replace(self._known(), gp=gp)
+        state = _predict.extended_state(*flatten(known), data.compiled)
+        both = self._joined(data)
+        report_elements(gp, state.value, state.factor.jitter, lambda: gp._failure(both))
+        return Posterior(gp, both, state)
+
+    # --- helpers -------------------------------------------------------------------------------
+
     def _predict(self, function: Any, Xs: Any, kernel: Any, **options: Any) -> Any:
-        if options.get("observation") and self.gp.noise_variance.ndim:
+        per_point = self.gp.noise_variance.ndim > len(self.gp.kernel.levels())
+        if options.get("observation") and per_point:
             raise ParameterError(
                 "`observation=True` with one `noise_variance` per training point: the noise of "
                 "the new points is not known. Fix: add it to the latent variance yourself."
@@ -110,27 +203,74 @@ class Posterior(eqx.Module):
                 "Fix: pass for instance posterior.gp.kernel.left_kernel."
             )
         structure, leaves = self._compiled()
-        points, finite = as_inputs(Xs, self.data.shift, "Xs")
-        d = self.data.X.shape[1]
-        if points.shape[1] != d:
+        points, finite = as_inputs(self.gp, Xs, self.data.shift, "Xs")
+        self._check_dimension(points, Xs, "Xs")
+        part, part_leaves = (None, ()) if kernel is None else flatten(kernel)
+        facts = _predict.Facts(structure, finite, part)
+        return function(facts, _predict.Arrays(leaves, points, part_leaves), **options)
+
+    def _check_dimension(self, points: Array, given: Any, name: str) -> None:
+        d = self.data.X.shape[-1]
+        if points.shape[-1] != d:
             raise ShapeError(
-                f"`Xs` has dimension {points.shape[1]} (shape {jnp.shape(Xs)}), but the process "
-                f"was conditioned on points of dimension {d}. Fix: pass (m, {d})"
+                f"`{name}` has dimension {points.shape[-1]} (shape {jnp.shape(given)}), but the "
+                f"process was conditioned on points of dimension {d}. Fix: pass (m, {d})"
                 f"{', or (m,)' if d == 1 else ', one row per point'}."
             )
-        part, part_leaves = (None, ()) if kernel is None else flatten(kernel)
-        facts, arrays = _Facts(structure, finite, part), _Arrays(leaves, points, part_leaves)
-        return function(facts, arrays, **options)
+
+    def _updated_gp(self, X_new: Any, noise: Any) -> tuple[GaussianProcess, GaussianProcess]:
+        """The process of all points, and of the new ones alone."""
+        gp, depth = self.gp, len(self.gp.kernel.levels())
+        per_point = gp.noise_variance.ndim > depth
+        if (noise is not None) != per_point:
+            raise ParameterError(
+                "`noise_variance` is needed in an update where the process has one per point, and "
+                "only there. Fix: "
+                + ("pass the noise of the new points." if per_point else "leave it out.")
+            )
+        if not per_point:
+            return gp, gp
+        own = eqx.tree_at(lambda gp: gp.noise_variance, gp, jnp.asarray(noise))
+        fields = field_values(gp) | {"noise_variance": own.noise_variance}
+        new = GaussianProcess(**fields)
+        joined = jnp.concatenate([gp.noise_variance, new.noise_variance], axis=-1)
+        return GaussianProcess(**(field_values(gp) | {"noise_variance": joined})), new
+
+    def _raw(self, X: Any) -> Any:
+        """New points, less the shift that was taken off the old ones."""
+        if self.data.shift is None:
+            return X
+        points, _ = as_inputs(self.gp, X, self.data.shift, "X_new")
+        return points
+
+    def _joined(self, new: Data) -> Data:
+        old = self.data
+        rows = lambda data: (
+            jnp.ones(data.X.shape[:-1], bool)
+            if data.mask is None
+            else jnp.broadcast_to(data.mask, data.X.shape[:-1])
+        )
+        masked = old.mask is not None or new.mask is not None
+        axis = -2 if old.targets else -1
+        return dataclasses.replace(
+            old,
+            X=jnp.concatenate([old.X, new.X.astype(old.X.dtype)], axis=-2),
+            y=jnp.concatenate([old.y, new.y.astype(old.y.dtype)], axis=axis),
+            mask=jnp.concatenate([rows(old), rows(new)], axis=-1) if masked else None,
+            finite=old.finite and new.finite,
+        )
 
     def _compiled(self) -> tuple[Structure, tuple[Array, ...]]:
         """What compiled code is given, remembered; another shift compiles nothing again."""
         try:
             found: tuple[Structure, tuple[Array, ...]] = object.__getattribute__(self, "_flat")
         except AttributeError:
-            values = field_values(self) | {"data": self.data.compiled}
-            found = flatten(rebuild_fields(Posterior, values))
+            found = flatten(self._known())
             object.__setattr__(self, "_flat", found)
         return found
+
+    def _known(self) -> Any:
+        return _predict.Known(self.gp, self.data.compiled, self.state)
 
     def __reduce__(self) -> Any:
         return rebuild_fields, (type(self), field_values(self))
@@ -141,126 +281,6 @@ class Posterior(eqx.Module):
 
 def condition(gp: GaussianProcess, data: Data) -> Posterior:
     """Factorise, solve, and report: the work behind `GaussianProcess.condition`."""
-    structure, leaves = flatten(gp)
-    L, weights, value, jitter, status = _condition(structure, leaves, data.compiled)
-    report(value, jitter, lambda: gp._failure(data))
-    return Posterior(gp, data, L, weights, value, jitter, status)
-
-
-@partial(jax.jit, static_argnames=("structure",))
-def _condition(structure: Structure, leaves: tuple[Array, ...], data: Data) -> Any:
-    K, residual, count, scale, _ = system(structure.rebuild(leaves), data)
-    L, jitter = cholesky(K, count, scale)
-    whitened = whiten(L, residual)
-    value = _value(L, whitened, count)
-    weights = whiten(L, whitened, transpose=True)
-    return L, weights, value, jitter, status_of(value, jitter, count)
-
-
-class _Facts(NamedTuple):
-    """What a prediction is compiled for."""
-
-    structure: Structure  # of the posterior
-    finite: bool  # the test points are known to hold no padding
-    part: Structure | None  # of the kernel that predicts, where it is not the whole
-
-
-class _Arrays(NamedTuple):
-    """What a prediction is computed from."""
-
-    leaves: tuple[Array, ...]
-    Xs: Array
-    part_leaves: tuple[Array, ...]
-
-
-class _Cross(NamedTuple):
-    """What every prediction starts from, all in one floating dtype."""
-
-    posterior: Posterior
-    gp: GaussianProcess  # prepared, and so is the kernel that predicts: the whole or a part
-    kernel: AbstractKernel
-    points: Array  # clean test points, and which of them are real: None where all are
-    real: Array | None
-    K: Array  # K(X, Xs), zero where X is padding
-
-
-def _cross(facts: _Facts, arrays: _Arrays) -> _Cross:
-    (structure, finite, part), (leaves, Xs, part_leaves) = facts, arrays
-    dtype = common_dtype(Xs, *leaves, *part_leaves)
-    posterior: Posterior = structure.rebuild(
-        tuple(leaf.astype(dtype) if leaf.dtype.kind == "f" else leaf for leaf in leaves)
-    )
-    gp, points = prepared_gp(posterior.gp, Xs, posterior.factor)
-    kernel = gp.kernel if part is None else prepared(part.rebuild(part_leaves), dtype)
-    points, real = clean_inputs(points, finite, None)
-    data = posterior.data
-    X, known = clean_inputs(data.X.astype(dtype), data.finite, data.mask)
-    K = kernel.matrix(X, points) if X.shape[0] else jnp.zeros((0, len(points)), dtype)
-    K = K if known is None else jnp.where(known[:, None], K, 0.0)
-    return _Cross(posterior, gp, kernel, points, real, K)
-
-
-@partial(jax.jit, static_argnames=("facts",))
-def _mean(
-    facts: _Facts,
-    arrays: _Arrays,
-) -> Array:
-    at = _cross(facts, arrays)
-    values = jnp.matmul(at.posterior.weights, at.K, precision="highest")
-    values = values + evaluate_mean(at.gp.mean, at.points) if facts.part is None else values
-    return mark_rows(values, at.real)
-
-
-@partial(jax.jit, static_argnames=("facts", "observation"))
-def _variance(
-    facts: _Facts,
-    arrays: _Arrays,
-    observation: bool,
-) -> tuple[Array, Array]:
-    at = _cross(facts, arrays)
-    prior = variances(at.kernel, at.points, noise=False)
-    latent = prior - jnp.sum(jnp.square(whiten(at.posterior.factor, at.K)), axis=0)
-    unit = at.K.shape[0] * jnp.finfo(at.K.dtype).eps * prior
-    worst = jnp.max(jnp.where(unit > 0, -latent / unit, 0.0), initial=0.0)
-    values = jnp.maximum(latent, 0.0)
-    if observation:
-        values = values + variances(at.kernel, at.points) - prior + at.gp.noise_variance
-    return mark_rows(values, at.real), worst
-
-
-@partial(jax.jit, static_argnames=("facts", "observation"))
-def _covariance(
-    facts: _Facts,
-    arrays: _Arrays,
-    observation: bool,
-) -> tuple[Array, Array]:
-    at = _cross(facts, arrays)
-    m = len(at.points)
-    half = whiten(at.posterior.factor, at.K)
-    explained = jnp.matmul(half.T, half, precision="highest")
-    # The product may round its two triangles differently.
-    explained = jnp.where(jnp.tri(m, dtype=bool), explained, explained.T)
-    C = covariance(at.kernel, at.points, noise=observation) - explained
-    if observation:
-        C = C + at.gp.noise_variance * jnp.eye(m, dtype=C.dtype)
-    scale = jnp.mean(variances(at.kernel, at.points)) if m else jnp.ones((), C.dtype)
-    if at.real is not None:
-        C = jnp.where(at.real[:, None] & at.real[None, :], C, jnp.nan)
-    return C, scale
-
-
-@partial(jax.jit, static_argnames=("facts", "observation", "shape"))
-def _draws(
-    facts: _Facts,
-    arrays: _Arrays,
-    observation: bool,
-    key: Array,
-    shape: tuple[int, ...],
-) -> tuple[Array, Array]:
-    Xs = arrays.Xs.astype(common_dtype(arrays.Xs, *arrays.leaves))
-    points, real = clean_inputs(Xs, facts.finite, None)
-    facts, arrays = facts._replace(finite=True), arrays._replace(Xs=points)
-    mean = _mean(facts, arrays)
-    C, scale = _covariance(facts, arrays, observation)
-    draws, jitter = draw(key, mean, C, scale, shape)
-    return mark_rows(draws, real), jitter
+    state = _predict.condition_state(*flatten(gp), data.compiled)
+    report_elements(gp, state.value, state.factor.jitter, lambda: gp._failure(data))
+    return Posterior(gp, data, state)

@@ -1,5 +1,6 @@
 """The Gaussian process: a prior over functions, with observation noise."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._errors import InputError, KernaxError, NotPSDError, ParameterError, ShapeError
+from .._errors import (
+    InputError,
+    KernaxError,
+    NotPSDError,
+    NumericalWarning,
+    ParameterError,
+    ShapeError,
+)
 from .._module import Parameterised, Structure, flatten, named_leaves, short
 from .._parameters import non_negative
 from .._typing import ArrayLike, Key, NanOption, Parameter, Shape
@@ -20,6 +28,7 @@ from ..linalg import Dense, cholesky, log_density
 from ..linalg._mvn import failure, not_psd, report
 from ._data import (
     Data,
+    System,
     as_data,
     as_inputs,
     as_key,
@@ -31,6 +40,7 @@ from ._data import (
     system,
     wrong_noise,
 )
+from ._elements import Per, check_shapes, over_elements
 from ._means import ZeroMean, as_mean, evaluate_mean
 
 if TYPE_CHECKING:
@@ -46,8 +56,16 @@ class GaussianProcess(Parameterised):
     ``solver``: ``"auto"`` chooses `Dense`, exact inference by a Cholesky factorisation.
 
     Everywhere X is (n, d), or (n,) for n points of dimension one; y is (n,) or (n, 1), and
-    predictions come back in the form of y. A row of X with a NaN is padding, and so is one where
-    ``mask`` is False: results equal those without it. Rasmussen and Williams (2006), chapter 2.
+    predictions come back in the form of y. With y (n, t) there are t independent processes of one
+    covariance, which share its factorisation. A row of X with a NaN is padding, and so is one
+    where ``mask`` is False: results equal those without it.
+
+    With a `BatchKernel` it is a batch of processes: X is (b, n, d), or (n, d) where inputs are
+    shared, y is (b, n) or (b, n, 1), ``noise_variance`` a scalar, (b,) or (b, n), and every result
+    has the batch in front. X and y may be lists of b arrays of different lengths, which are padded.
+    An element that fails is NaN, with a `NumericalWarning`; the others do not notice.
+
+    Rasmussen and Williams (2006), chapter 2.
     """
 
     kernel: AbstractKernel
@@ -60,16 +78,7 @@ class GaussianProcess(Parameterised):
             raise ParameterError(
                 f"`kernel` is {self.kernel!r}, expected a kernel. Fix: pass SEKernel(), say."
             )
-        if self.kernel.levels():
-            raise ParameterError(
-                f"`kernel` = {self.kernel!r} is a batch, and a process has one kernel. "
-                "Fix: pass an element, batch[i]."
-            )
-        if np.ndim(self.noise_variance) > 1:
-            raise ParameterError(
-                f"`noise_variance` has shape {np.shape(self.noise_variance)}, expected a scalar or "
-                "(n,). Fix: pass one value, or one per point."
-            )
+        check_shapes(self)
         if not (isinstance(self.solver, Dense) or self.solver == "auto"):
             raise ParameterError(
                 f"`solver` is {self.solver!r}, expected 'auto' or Dense(). Fix: leave it out."
@@ -97,7 +106,7 @@ class GaussianProcess(Parameterised):
         structure, leaves = flatten(self)
         data = as_data(self, X, y, mask, nan)
         value, jitter = _log_likelihood(structure, leaves, data.compiled)
-        report(value, jitter, lambda: self._failure(data))
+        report_elements(self, value, jitter, lambda: self._failure(data))
         return value
 
     def sample(
@@ -110,16 +119,20 @@ class GaussianProcess(Parameterised):
     ) -> Array:
         """Draws from the prior at X, shape + (n,): of f, or with noise where ``observation``.
 
+        Of a batch (b,) + shape + (n,), independent draws for each element.
+
         Singular covariances are fine: the factorisation may add jitter, at most 100 n eps of the
         mean variance. NaN at padded rows.
         """
         structure, leaves = flatten(self)
         key, shape = as_key(key), as_shape(shape)
-        points, finite = as_inputs(X, host_shift(self, X))
-        if observation and self.noise_variance.shape not in ((), (len(points),)):
-            raise ShapeError(wrong_noise(self, len(points)))
+        points, finite = as_inputs(self, X, host_shift(self, X))
+        sizes, n = tuple(level.size for level in self.kernel.levels()), points.shape[-2]
+        if observation and self.noise_variance.shape not in ((), sizes, (*sizes, n)):
+            raise ShapeError(wrong_noise(self, n))
         draws, jitter = _sample(structure, finite, leaves, key, points, shape, observation)
-        report(jitter, jitter, lambda: indefinite(self.kernel.gram, points), quiet=True)
+        why = lambda: indefinite(self.kernel.gram, points)
+        report_elements(self, jitter, jitter, why, quiet=True)
         return draws
 
     def condition(
@@ -152,15 +165,44 @@ class GaussianProcess(Parameterised):
         )
 
     def _failure(self, data: Data) -> KernaxError:
-        structure, leaves = flatten(self)
-        K, residual, X, real = _system(structure, leaves, data.compiled)
-        missing = np.isnan(np.asarray(residual))
+        at = _system(*flatten(self), data.compiled)
+        missing = np.isnan(np.asarray(at.residual))
         if missing.any():
             return InputError(
                 f"`mean` is NaN at {int(missing.sum())} points, the first at row "
                 f"{int(np.argmax(missing))}; expected numbers. Fix: look at its hyperparameters."
             )
-        return failure(np.asarray(K), np.where(np.asarray(real)[:, None], X, np.nan))
+        X = np.asarray(at.X)
+        rows = X if at.real is None else np.where(np.asarray(at.real)[:, None], X, np.nan)
+        return failure(np.asarray(at.K), rows)
+
+
+def report_elements(
+    gp: GaussianProcess,
+    value: Any,
+    jitter: Any,
+    explain: Callable[[], KernaxError],
+    *,
+    quiet: bool = False,
+) -> None:
+    """The eager end of a computation: raise where it failed, warn where it needed jitter.
+
+    In a batch a failure is a warning, since the other elements are fine.
+    """
+    if not gp.kernel.levels() or isinstance(value, jax.core.Tracer):
+        report(value, jitter, explain, quiet=quiet)
+        return
+    failed = np.argwhere(np.isnan(np.asarray(value)))
+    if len(failed):
+        names = ", ".join(str(tuple(i) if len(i) > 1 else i[0]) for i in failed[:5].tolist())
+        warnings.warn(
+            f"{len(failed)} of {np.size(value)} elements have no positive definite covariance, and "
+            f"are NaN: {names}{', ...' if len(failed) > 5 else ''}. Fix: add noise to them.",
+            NumericalWarning,
+            stacklevel=3,
+        )
+    fine = ~np.isnan(np.asarray(value))
+    report(np.zeros(()), np.where(fine, jitter, 0.0), explain, quiet=quiet)
 
 
 def indefinite(gram: Callable[[Array], Array], points: Array) -> KernaxError:
@@ -179,17 +221,19 @@ def _culprit(kernel: AbstractKernel) -> str:
 def _log_likelihood(
     structure: Structure, leaves: tuple[Array, ...], data: Data
 ) -> tuple[Array, Array]:
-    K, residual, count, scale, _ = system(structure.rebuild(leaves), data)
-    return log_density(K, residual, count, scale)
+    gp = structure.rebuild(leaves)
+
+    def element(gp: Any, _: None, *arrays: Any) -> tuple[Array, Array]:
+        at = system(gp, data.element(*arrays))
+        return log_density(at.K, at.residual, at.n, at.scale)
+
+    found: tuple[Array, Array] = over_elements(element, gp, *data.arrays)
+    return found
 
 
 @partial(jax.jit, static_argnames=("structure",))
-def _system(
-    structure: Structure, leaves: tuple[Array, ...], data: Data
-) -> tuple[Array, Array, Array, Array]:
-    K, residual, _, _, X = system(structure.rebuild(leaves), data)
-    _, real = clean_inputs(data.X.astype(X.dtype), False, data.mask)
-    return K, residual, X, jnp.asarray(real)
+def _system(structure: Structure, leaves: tuple[Array, ...], data: Data) -> System:
+    return system(structure.rebuild(leaves), data)
 
 
 @partial(jax.jit, static_argnames=("structure", "finite", "shape", "observation"))
@@ -202,13 +246,26 @@ def _sample(
     shape: tuple[int, ...],
     observation: bool,
 ) -> tuple[Array, Array]:
-    gp, X = prepared_gp(structure.rebuild(leaves), X)
-    points, real = clean_inputs(X, finite, None)
-    K = covariance(gp.kernel, points, noise=observation)
-    if observation:
-        K = K + jnp.diag(jnp.broadcast_to(gp.noise_variance, (X.shape[0],)))
-    draws, jitter = draw(key, evaluate_mean(gp.mean, points), K, jnp.mean(jnp.diagonal(K)), shape)
-    return mark_rows(draws, real), jitter
+    gp = structure.rebuild(leaves)
+
+    def element(gp: Any, _: None, X: Array, key: Array) -> tuple[Array, Array]:
+        gp, X = prepared_gp(gp, X)
+        points, real = clean_inputs(X, finite, None)
+        K = covariance(gp.kernel, points, noise=observation)
+        if observation:
+            K = K + jnp.diag(jnp.broadcast_to(gp.noise_variance, (X.shape[0],)))
+        mean, scale = evaluate_mean(gp.mean, points), jnp.mean(jnp.diagonal(K))
+        draws, jitter = draw(key, mean, K, scale, shape)
+        return mark_rows(draws, real), jitter
+
+    found: tuple[Array, Array] = over_elements(element, gp, Per(X, 2), keys(gp, key))
+    return found
+
+
+def keys(gp: GaussianProcess, key: Array) -> Per:
+    """A key of its own for each element."""
+    sizes = tuple(level.size for level in gp.kernel.levels())
+    return Per(jax.random.split(key, sizes) if sizes else key)
 
 
 def draw(

@@ -1,0 +1,120 @@
+"""One function of a process and what goes with it, over every batch axis there is."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import ParameterError, ShapeError
+from .._module import field_values, rebuild_fields
+from ..kernels._levels import Level, unbatched, vmap_levels
+from ._means import ConstantMean
+
+
+class Per(NamedTuple):
+    """An array, or None, with ``ndim`` axes for one element; what leads them are batch axes.
+
+    ``ndim=None``: a tree whose arrays all have every batch axis.
+    """
+
+    value: Any
+    ndim: int | None = None
+
+    def axes(self, levels: tuple[Level, ...]) -> tuple[bool, ...]:
+        """Which batch axes it has."""
+        batches = len(levels)
+        extra = (
+            batches
+            if self.ndim is None
+            else self.value is not None and (self.value.ndim - self.ndim)
+        )
+        if extra in (0, batches):
+            return (extra == batches,) * batches
+        return tuple(level.over_inputs for level in levels)
+
+
+def over_elements(function: Callable[..., Any], gp: Any, *others: Per, part: Any = None) -> Any:
+    """``function(gp, part, *values)`` for one element of a batch, with batch axes in front.
+
+    The process comes to ``function`` without its batches, and so does ``part``, a kernel of the
+    same batches or None.
+    """
+    levels: tuple[Level, ...] = gp.kernel.levels()
+    if not levels:
+        return function(gp, part, *(other.value for other in others))
+    kernels, leaf_axes = unbatched((gp.kernel, part))
+    leaves, treedef = jax.tree.flatten(kernels)
+    arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+    depth = len(levels)
+    has_axes = [tuple(depth - 1 - i in own for i in range(depth)) for own in leaf_axes]
+    others = (*_own(gp, depth), *others)
+
+    def element(*found: Any) -> Any:
+        filled = iter(found)
+        full = [next(filled) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        kernel, own_part = jax.tree.unflatten(treedef, full)
+        single = _single(gp, kernel, next(filled), next(filled))
+        return function(single, own_part, *filled)
+
+    values = [*arrays, *(other.value for other in others)]
+    return vmap_levels(element, levels, values, [*has_axes, *(o.axes(levels) for o in others)])
+
+
+def element_of(gp: Any, index: Any, *others: Per) -> tuple[Any, ...]:
+    """The process and values of one element, by its number among all, which may be traced."""
+    levels: tuple[Level, ...] = gp.kernel.levels()
+    if not levels:
+        return (gp, *(other.value for other in others))
+    place = jnp.unravel_index(index, tuple(level.size for level in levels))
+
+    def pick(array: Any, axes: tuple[bool, ...]) -> Any:
+        return array[tuple(i for i, has in zip(place, axes, strict=True) if has)]
+
+    kernel, leaf_axes = unbatched(gp.kernel)
+    leaves, treedef = jax.tree.flatten(kernel)
+    depth, found = len(levels), iter(leaf_axes)
+    for number, leaf in enumerate(leaves):
+        if eqx.is_array(leaf):
+            own = next(found)
+            leaves[number] = pick(leaf, tuple(depth - 1 - i in own for i in range(depth)))
+    noise, level, *rest = (
+        None if other.value is None else pick(other.value, other.axes(levels))
+        for other in (*_own(gp, depth), *others)
+    )
+    return (_single(gp, jax.tree.unflatten(treedef, leaves), noise, level), *rest)
+
+
+def _single(gp: Any, kernel: Any, noise: Any, level: Any) -> Any:
+    fields = {"kernel": kernel, "noise_variance": noise}
+    if level is not None:
+        fields["mean"] = rebuild_fields(ConstantMean, {"value": level})
+    return rebuild_fields(type(gp), field_values(gp) | fields)
+
+
+def _own(gp: Any, batches: int) -> tuple[Per, Per]:
+    """What a process has per element beside its kernel: noise, and the value of a constant mean."""
+    noise = gp.noise_variance
+    level = gp.mean.value if isinstance(gp.mean, ConstantMean) else None
+    return Per(noise, max(noise.ndim - batches, 0)), Per(level, 0)
+
+
+def check_shapes(gp: Any) -> None:
+    """Errors unless what a process has per element fits the batches of its kernel."""
+    sizes = tuple(level.size for level in gp.kernel.levels())
+    shape = np.shape(gp.noise_variance)
+    if len(shape) > len(sizes) + 1 or (shape and shape[: len(sizes)] != sizes):
+        batch = ", ".join(map(str, sizes))
+        wanted = f"({batch},), one per element, or ({batch}, n)" if sizes else "(n,)"
+        raise ParameterError(
+            f"`noise_variance` has shape {shape}, expected a scalar or {wanted}. "
+            "Fix: pass one value, or one per point."
+        )
+    level = gp.mean.value.shape if isinstance(gp.mean, ConstantMean) else ()
+    if sizes and level not in ((), sizes):
+        raise ShapeError(
+            f"ConstantMean: `value` has shape {level}, expected () or {sizes}. "
+            "Fix: pass one number, or one per element of the batch."
+        )

@@ -1,0 +1,200 @@
+"""What `fit` minimises: losses and gradients of many hyperparameters, in free space."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._inputs import common_dtype
+from .._module import Structure, flatten, named_leaves, with_leaves
+from .._typing import HostArray
+from ..linalg import log_density
+from ._data import Data, system
+from ._elements import element_of, over_elements
+from ._free_space import FreeSpace, coordinate, free_space
+from ._priors import log_prior
+
+# Numbers in the covariance matrices that are evaluated together.
+TOGETHER = 1 << 18
+
+
+class Problem:
+    """The loss of a process on its data, as a function of free coordinates.
+
+    The elements of a batch are ``elements`` problems apart where every free hyperparameter has a
+    value of its own per element; else the sum over all elements is one problem. There are
+    ``starts`` runs for each: run number r of element e is problem r * elements + e.
+    """
+
+    def __init__(self, gp: Any, data: Data, held: frozenset[str], priors: dict[str, Any]):
+        self.gp, self.data, self.priors = gp, data, priors
+        self.sizes = tuple(level.size for level in gp.kernel.levels())
+        self.apart = bool(self.sizes) and _all_per_element(gp, held, self.sizes)
+        self.elements = int(np.prod(self.sizes, dtype=int)) if self.apart else 1
+        batch = len(self.sizes) if self.apart else 0
+        self.space, start = free_space(gp, held, batch)
+        shapes = dict(zip(self.space.paths, self.space.shapes, strict=True))
+        self.start = {
+            path: value.reshape(self.elements, *shapes[path]) if self.apart else value
+            for path, value in start.items()
+        }
+        self.structure, self.leaves = flatten(gp)
+        self.dtype = common_dtype(data.X, *self.leaves)
+        self.runs = self.elements
+
+    def starts(self, count: int, key: Array) -> HostArray:
+        """The given values, then ``count`` random starts, for every element: (runs, k)."""
+        self.runs = (count + 1) * self.elements
+        drawn = [self._random_start(jax.random.fold_in(key, i)) for i in range(count)]
+        origin = np.zeros((self.elements, self.space.size), self.dtype)
+        return np.concatenate([origin, *drawn])
+
+    def _random_start(self, key: Array) -> HostArray:
+        """Free coordinates drawn from the priors; without one, around the start."""
+        parts = [np.zeros((self.elements, 0), self.dtype)]
+        for index, path in enumerate(self.space.paths):
+            start, own = self.start[path].astype(self.dtype), jax.random.fold_in(key, index)
+            if path in self.priors:
+                with jax.numpy_dtype_promotion("standard"):
+                    drawn = self.priors[path].sample(own, start.shape).astype(self.dtype)
+                u = coordinate(self.space.constraints[index], drawn, start)
+            else:
+                u = 1.5 * jax.random.normal(own, start.shape, self.dtype)
+            parts.append(np.asarray(u).reshape(self.elements, -1))
+        return np.concatenate(parts, axis=1)
+
+    def evaluate(self, points: HostArray, index: HostArray) -> tuple[HostArray, HostArray]:
+        """Losses and gradients at ``points`` (p, k) of the problems of those numbers."""
+        n = self.data.X.shape[-2]
+        elements = np.asarray(index) % self.elements
+        together = min(max(1, TOGETHER // max(1, n * n)), self.runs)
+        if len(points) == 1 or together == 1 or (self.sizes and not self.apart):
+            results = [self._at(u, e) for u, e in zip(points, elements, strict=True)]
+            return (
+                np.asarray([loss for loss, _ in results]),
+                np.asarray([gradient for _, gradient in results], float).reshape(points.shape),
+            )
+        losses, gradients = np.empty(len(points)), np.empty(points.shape)
+        for first in range(0, len(points), together):
+            part = slice(first, min(first + together, len(points)))
+            # Always as many, the first again in place of none, so that nothing compiles again.
+            rows = np.resize(np.arange(part.start, part.stop), together)
+            found = _together(*self._arguments(), points[rows].astype(self.dtype), elements[rows])
+            losses[part], gradients[part] = (
+                np.asarray(values)[: part.stop - part.start] for values in found
+            )
+        return losses, gradients
+
+    def _at(self, u: HostArray, element: Any) -> tuple[float, HostArray]:
+        loss, gradient = _one(*self._arguments(), u.astype(self.dtype), element)
+        return float(loss), np.asarray(gradient)
+
+    def fitted(self, points: HostArray) -> Any:
+        """The process at one free point per element."""
+        u = jnp.asarray(points, self.dtype)
+        values = self.space.values(u if self.apart else u[0], self.start)
+        shape = lambda path, value: (
+            value.reshape(*self.sizes, *value.shape[1:]) if self.apart else value
+        )
+        cast = {
+            path: shape(path, value).astype(self.start[path].dtype)
+            for path, value in values.items()
+        }
+        return with_leaves(self.gp, cast)
+
+    def start_of(self, element: int) -> dict[str, Array]:
+        """The start values of one element, by path."""
+        return {p: v[element] for p, v in self.start.items()} if self.apart else self.start
+
+    def hessians(self, points: HostArray) -> HostArray:
+        """The second derivatives of the loss at one free point per element."""
+        arguments = self._arguments()
+        return np.stack(
+            [
+                np.asarray(_hessian(*arguments, u.astype(self.dtype), e))
+                for e, u in enumerate(points)
+            ]
+        )
+
+    def _arguments(self) -> Any:
+        how = (self.structure, self.space, self.apart)
+        return *how, self.leaves, self.start, self.priors, self.data
+
+
+def _all_per_element(gp: Any, held: frozenset[str], sizes: tuple[int, ...]) -> bool:
+    """Whether every free hyperparameter has a value of its own for each element."""
+    free = [entry for entry in named_leaves(gp) if entry.path not in held]
+    own = lambda entry: (
+        entry.batches == len(sizes)
+        if entry.path.startswith("kernel.")
+        else entry.value.shape[: len(sizes)] == sizes
+    )
+    return all(own(entry) for entry in free)
+
+
+# --- compiled ----------------------------------------------------------------------------------
+
+
+@jax.custom_vjp
+def _finite_gradient(u: Array) -> Array:
+    """u itself; a gradient that is not finite, from a rejected point, comes back as 0."""
+    return u
+
+
+_finite_gradient.defvjp(lambda u: (u, None), lambda _, g: (jnp.where(jnp.isfinite(g), g, 0.0),))
+
+
+def _loss(
+    structure: Structure,
+    space: FreeSpace,
+    apart: bool,
+    leaves: tuple[Array, ...],
+    start: dict[str, Array],
+    priors: dict[str, Any],
+    data: Data,
+    u: Array,
+    element: Array,
+) -> Array:
+    u = _finite_gradient(u)
+    gp = structure.rebuild(leaves)
+    if apart:
+        start = {path: value[element] for path, value in start.items()}
+        values = space.values(u, start)
+        paths = [entry.path for entry in named_leaves(gp)]
+        gp, *arrays = element_of(gp, element, *data.arrays)
+        # The same hyperparameters in the same order, under the names of a single process.
+        own = dict(zip(paths, (entry.path for entry in named_leaves(gp)), strict=True))
+        gp = with_leaves(gp, {own[path]: value for path, value in values.items()})
+        log_posterior = _log_likelihood(gp, None, data.element(*arrays))
+    else:
+        values = space.values(u, start)
+        gp = with_leaves(gp, values)
+        each = lambda gp, part, *arrays: _log_likelihood(gp, part, data.element(*arrays))
+        log_posterior = jnp.sum(over_elements(each, gp, *data.arrays))
+    if priors:
+        log_posterior = log_posterior + log_prior(priors, values)
+        log_posterior = log_posterior + space.log_jacobian(u, start, frozenset(priors))
+    # What has no likelihood is to be walked away from.
+    return jnp.where(jnp.isnan(log_posterior), jnp.inf, -log_posterior)
+
+
+def _log_likelihood(gp: Any, _: None, data: Data) -> Array:
+    at = system(gp, data)
+    value: Array = log_density(at.K, at.residual, at.n, at.scale)[0]
+    return value
+
+
+_STATIC = (0, 1, 2)
+_one = jax.jit(jax.value_and_grad(_loss, argnums=7), static_argnums=_STATIC)
+_hessian = jax.jit(jax.hessian(_loss, argnums=7), static_argnums=_STATIC)
+
+
+@partial(jax.jit, static_argnums=_STATIC)
+def _together(structure: Any, space: Any, apart: bool, *arrays: Any) -> tuple[Array, Array]:
+    leaves, start, priors, data, points, elements = arrays
+    loss = lambda u, e: _loss(structure, space, apart, leaves, start, priors, data, u, e)
+    values: tuple[Array, Array] = jax.vmap(jax.value_and_grad(loss))(points, elements)
+    return values

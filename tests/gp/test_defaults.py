@@ -1,0 +1,87 @@
+"""Start values and priors from the data's scale: any units give the same fit."""
+
+import numpy as np
+import pytest
+
+import kernax as kx
+
+RNG = np.random.default_rng(2)
+X = RNG.uniform(size=(30, 2))
+Y = np.sin(6 * X[:, 0]) + X[:, 1] + 0.1 * RNG.normal(size=30)
+KERNEL = 1.0 * kx.SEKernel([1.0, 1.0]) + kx.ActiveDimsKernel(1.0 * kx.Matern32Kernel(), [1])
+GP = kx.GaussianProcess(KERNEL, 0.1, mean=0.0)
+SCALE, SHIFT = np.array([1e4, 1e-3]), np.array([2e5, 0.0])
+
+
+def test_start_values_are_those_of_the_table():
+    start = kx.default_start(GP, X, Y).hyperparameters
+    left, right = "kernel.left_kernel.", "kernel.right_kernel.inner_kernel."
+    spread = X.std(axis=0)
+    expected = {
+        f"{left}left_kernel.value": Y.var() / 2,
+        f"{left}right_kernel.length_scale": np.sqrt(2) * spread,
+        f"{right}left_kernel.value": Y.var() / 2,
+        f"{right}right_kernel.length_scale": spread[1],
+        "noise_variance": Y.var() / 10,
+        "mean.value": Y.mean(),
+    }
+    assert start.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_allclose(start[path], value, rtol=1e-12)
+
+
+def test_priors_have_their_medians():
+    priors = kx.default_priors(GP, X, Y)
+    scale = priors["kernel.left_kernel.right_kernel.length_scale"]
+    np.testing.assert_allclose(np.exp(scale.loc), 4.1 * np.sqrt(2) * np.ptp(X, axis=0))
+    np.testing.assert_allclose(np.exp(priors["noise_variance"].loc), Y.var() / 100)
+    assert priors["mean.value"].loc == pytest.approx(Y.mean())
+
+
+def test_the_dimension_stretches_the_length_scale():
+    wide = RNG.uniform(size=(30, 9))
+    medians = [
+        float(np.exp(kx.default_priors(gp, points, Y)["kernel.length_scale"].loc))
+        for gp, points in (
+            (kx.GaussianProcess(kx.SEKernel()), wide[:, :1]),
+            (kx.GaussianProcess(kx.SEKernel()), wide),
+        )
+    ]
+    assert 2.7 < medians[1] / medians[0] < 3.3  # sqrt(9)
+
+
+def test_any_units_give_the_same_fit():
+    options = {"priors": "data", "start": "data", "progress": False}
+    plain = kx.fit(GP, X, Y, **options)
+    scaled = kx.fit(GP, SHIFT + SCALE * X, 1e5 + 3e3 * Y, **options)
+    points = RNG.uniform(size=(5, 2))
+    one = plain.gp.condition(X, Y).mean(points)
+    other = scaled.gp.condition(SHIFT + SCALE * X, 1e5 + 3e3 * Y).mean(SHIFT + SCALE * points)
+    np.testing.assert_allclose((other - 1e5) / 3e3, one, rtol=1e-3, atol=1e-3)
+    assert plain.converged
+    assert scaled.converged
+
+
+def test_what_is_fixed_stays_and_what_scale_does_not_tell_keeps_its_value():
+    gp = kx.GaussianProcess(2.0 * kx.PeriodicKernel(1.0, 0.5), 0.0)
+    start = kx.default_start(gp, X, Y)
+    assert start.kernel.right_kernel.period == 0.5
+    assert start.noise_variance == 0.0
+    inside = kx.GaussianProcess(kx.ARDKernel(kx.SEKernel(), [1.0, 1.0]), 0.1)
+    assert set(kx.default_priors(inside, X, Y)) == {"kernel.length_scales", "noise_variance"}
+    fitted = kx.fit(GP, X, Y, fixed="noise_variance", start="data", max_steps=200, progress=False)
+    assert fitted.gp.noise_variance == 0.1
+
+
+def test_columns_that_do_not_vary_and_data_too_few():
+    flat = np.column_stack([X[:, 0], np.ones(30)])
+    start = kx.default_start(kx.GaussianProcess(kx.SEKernel([1.0, 1.0])), flat, np.ones(30))
+    assert np.isfinite(start.kernel.length_scale).all()
+    assert start.kernel.length_scale[1] > 0
+    with pytest.raises(kx.ParameterError, match="`X` has 1 real rows"):
+        kx.default_start(GP, X[:1], Y[:1])
+    batch = kx.GaussianProcess(kx.BatchKernel(kx.SEKernel(), 2, 0))
+    with pytest.raises(kx.ParameterError, match="for one process, and this is a batch"):
+        kx.default_priors(batch, X[None], Y[None])
+    with pytest.raises(kx.ParameterError, match="`start` is 'here', expected 'given' or 'data'"):
+        kx.fit(GP, X, Y, start="here")
