@@ -1,16 +1,21 @@
 # Two commands do everything on a machine with Python >= 3.11 and make:
 #   make demo   sets up .venv, fits and forecasts a real series, draws the picture
 #   make test   sets up .venv, lints, type-checks and runs the tests
+# and a third measures:
+#   make bench  sets up .venv, runs every script of benchmarks/ and writes one table of the figures
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint bench
 
 demo: .venv/.demo
 	$(BIN)/kernax demo --out kernax-demo --force
 
 test: lint
 	$(BIN)/pytest -n 2
+
+bench: .venv/.bench
+	$(BIN)/python benchmarks/run.py
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -30,3 +35,7 @@ lint: .venv/.dev
 .venv/.dev: .venv/.pip pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[plot,mcmc]' --group dev
 	touch $@ .venv/.demo
+
+.venv/.bench: .venv/.pip pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	touch $@

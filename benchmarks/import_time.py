@@ -5,22 +5,19 @@ Fresh processes, in turn; each imports from a warm file cache.
     python benchmarks/import_time.py [--rounds 11]
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 
-from protocol import save
+from protocol import options, report, row
 
 TIMED = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    options = parser.parse_args()
+    parsed = options(__doc__, rounds=11)
     times: dict[str, list[float]] = {"jax, equinox": [], "kernax": []}
-    for number in range(options.rounds + 1):
+    for number in range(parsed.rounds + 1):
         for modules, seconds in times.items():
             run = subprocess.run(
                 [sys.executable, "-c", TIMED.format(modules)],
@@ -32,10 +29,8 @@ def main() -> None:
                 seconds.append(float(run.stdout))
     middle = {modules: statistics.median(seconds) for modules, seconds in times.items()}
     ratio = middle["kernax"] / middle["jax, equinox"]
-    for modules, seconds in middle.items():
-        print(f"import {modules}: {seconds:.3f} s")
-    print(f"ratio {ratio:.2f} (goal 1.25)")
-    save("import_time", [{"seconds": middle, "ratio": ratio}])
+    found = row("import kernax / import jax, equinox", ratio, 1.25, size="-", times=middle)
+    report("import_time", [found], parsed)
 
 
 if __name__ == "__main__":

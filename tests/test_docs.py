@@ -15,6 +15,7 @@ from kernax.kernels._catalogue import CATALOGUE, formula, parameters
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text()
+PAGES = sorted((PROJECT / "docs").glob("*.md"))
 
 
 def blocks(text, language):
@@ -62,6 +63,33 @@ def test_the_readme_commands_run(tmp_path, monkeypatch, capsys):
     assert len(rows) == 3
     assert Path("forecast.png").read_bytes().startswith(b"\x89PNG")
     assert "decimal years" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = blocks(page.read_text(), "python")
+    assert code
+    names = {"__name__": page.stem}
+    for block in code:
+        exec(compile(block, page.name, "exec"), names)
+    for block in blocks(page.read_text(), "console"):
+        for line in block.splitlines():
+            if line.startswith("kernax "):
+                assert main([*shlex.split(line)[1:]]) == 0, line
+
+
+def test_three_ways_to_write_a_kernel_are_short():
+    page = PROJECT / "docs" / "write_your_own_kernel.md"
+    code = "".join(blocks(page.read_text(), "python"))
+    assert len([line for line in code.splitlines() if line.strip()]) < 40
+    names = {}
+    exec(code.partition("x, noise = ")[0], names)
+    x, y = np.array([0.2, 1.0]), np.array([0.5, -0.4])
+    kernels = names["Laplace"](0.8), names["cauchy"](length_scale=0.8), names["Cosine"](0.8)
+    d = x - y
+    values = np.exp(-abs(d).sum() / 0.8), 1 / (1 + d @ d / 0.64), np.cos(d / 0.8).prod()
+    np.testing.assert_allclose([k(x, y) for k in kernels], values, rtol=1e-14)
 
 
 def test_the_example_of_contributing_is_a_kernel():
