@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 import kernax as kx
-from tests.cases import Case
+from tests.cases import Case, nonstationary, products, stationary
 
 
 class Laplacian(kx.AbstractKernel):
@@ -184,6 +184,7 @@ CASES: dict[str, Case] = {
         ),
     ),
 }
+CASES |= products.CASES | stationary.CASES | nonstationary.CASES
 
 NAMES = list(CASES)
 # One of each sort, where a test compiles much.

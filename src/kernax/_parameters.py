@@ -65,16 +65,19 @@ class NonNegative(Constraint):
 
 @dataclasses.dataclass(frozen=True)
 class Interval(Constraint):
-    """lower < value < upper, both finite."""
+    """lower < value < upper, both finite; value <= upper where ``closed``."""
 
     lower: float = 0.0
     upper: float = 1.0
+    closed: bool = False
 
     def contains(self, value: Any) -> Any:
-        return (value > self.lower) & (value < self.upper)
+        below = value <= self.upper if self.closed else value < self.upper
+        return (value > self.lower) & below
 
     def __str__(self) -> str:
-        return f"a value between {self.lower:g} and {self.upper:g}"
+        end = f", {self.upper:g} included" if self.closed else ""
+        return f"a value between {self.lower:g} and {self.upper:g}{end}"
 
 
 def positive(default: Any = dataclasses.MISSING, *, guarded: bool = True) -> Any:
@@ -92,14 +95,16 @@ def non_negative(default: Any = dataclasses.MISSING) -> Any:
     return constrained(NonNegative(), default)
 
 
-def interval(lower: float, upper: float, default: Any = dataclasses.MISSING) -> Any:
-    """A hyperparameter strictly between two finite bounds."""
+def interval(
+    lower: float, upper: float, default: Any = dataclasses.MISSING, *, closed: bool = False
+) -> Any:
+    """A hyperparameter strictly between two finite bounds; ``closed`` admits the upper one."""
     if not (np.isfinite(lower) and np.isfinite(upper) and lower < upper):
         raise ParameterError(
             f"`interval` got lower={lower!r}, upper={upper!r}, expected finite bounds with "
             "lower < upper. Fix: use positive() or real() for an unbounded side."
         )
-    return constrained(Interval(float(lower), float(upper)), default)
+    return constrained(Interval(float(lower), float(upper), closed), default)
 
 
 def real(default: Any = dataclasses.MISSING) -> Any:

@@ -32,13 +32,17 @@ def test_matrices_are_the_formula(name, X):
     k, other = case.kernel, X[:3] + 0.25
     expected, cross = gram_reference(case, X), gram_reference(case, X, other)
     tol = {"rtol": 1e-12, "atol": 40 * EPS * np.abs(expected).max()}
-    K = np.asarray(k.gram(X))
+
+    @jax.jit  # one compilation, where each call by itself would have its own
+    def evaluate(k, X, other):
+        return k.gram(X), k.gram(X, other), k.diagonal(X), k.pairwise(X[1], other[0])
+
+    K, found, diagonal, pair = evaluate(k, jnp.asarray(X), jnp.asarray(other))
     np.testing.assert_allclose(K, expected, **tol)
     np.testing.assert_array_equal(K, K.T)
-    np.testing.assert_allclose(k.gram(X, other), cross, **tol)
-    np.testing.assert_allclose(k.diagonal(X), np.diag(expected), **tol)
-    np.testing.assert_allclose(np.diag(K), k.diagonal(X), rtol=0, atol=4 * EPS * K.max())
-    pair = jax.jit(lambda k, x, y: k.pairwise(x, y))(k, *jnp.asarray([X[1], other[0]]))
+    np.testing.assert_allclose(found, cross, **tol)
+    np.testing.assert_allclose(diagonal, np.diag(expected), **tol)
+    np.testing.assert_allclose(np.diag(K), diagonal, rtol=0, atol=4 * EPS * np.max(K))
     np.testing.assert_allclose(pair, cross[1, 0], **tol)
     if name in POSITIVE:
         assert k.sign() == 1

@@ -1,13 +1,19 @@
 """The Matern kernels of half-integer smoothness nu = p + 1/2."""
 
+import math
 from functools import partial
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from .._errors import ParameterError
 from ._stationary import StationaryKernel
+
+LARGEST_NU = 100.5  # beyond, exp(-t) underflows in 32 bits where the kernel does not
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -18,6 +24,9 @@ def matern_profile(p: int, u: Array) -> Array:
     general M_p = q_p(t) exp(-t) with q_0 = 1, q_1 = 1 + t and
     q_p = q_(p-1) + t^2 q_(p-2) / ((2 p - 1) (2 p - 3)).
     """
+    if p > 2:
+        # Where exp(-t) is 0 in this dtype, so that no power of t overflows beside it.
+        u = jnp.minimum(u, jnp.asarray((1.3 * np.log(jnp.finfo(u.dtype).max)) ** 2, u.dtype))
     t = jnp.sqrt(u)
     previous, polynomial = jnp.ones_like(t), (jnp.ones_like(t) if p == 0 else 1.0 + t)
     for q in range(2, p + 1):
@@ -83,3 +92,40 @@ class Matern52Kernel(StationaryKernel):
 
     def profile(self, s: Array) -> Array:
         return matern_profile(2, 5.0 * s)
+
+
+def _half_integer(value: Any) -> float:
+    try:
+        nu = float(value)
+    except (TypeError, ValueError, jax.errors.ConcretizationTypeError):
+        nu = math.nan
+    p = round(nu - 0.5) if math.isfinite(nu) else 1
+    nearest = min(max(p, 0) + 0.5, LARGEST_NU)
+    if isinstance(value, bool) or nu != nearest:
+        raise ParameterError(
+            f"`nu` is {value!r}, expected a half-integer from 0.5 to {LARGEST_NU}: 0.5, 1.5, 2.5 "
+            f"and so on, known when the kernel is built. Fix: pass the nearest, nu={nearest}, or "
+            "use SEKernel, the limit of large nu."
+        )
+    return nu
+
+
+class MaternKernel(StationaryKernel):
+    """Matern of any half-integer smoothness ``nu``, p = nu - 1/2 times mean-square differentiable.
+
+    k(x, y) = 2^(1 - nu) / gamma(nu) t^nu besselk(nu, t),  t = sqrt(2 nu) |x - y| / length_scale,
+
+    Euclidean; evaluated as the polynomial of degree p times exp(-t) that it is. ``nu`` is part of
+    the structure, never fitted: `ParameterError` for what is no half-integer, or above 100.5,
+    where the kernel is the squared exponential within 0.3%. Rasmussen and Williams (2006),
+    equations 4.14 and 4.16.
+    """
+
+    nu: float = eqx.field(default=1.5, static=True, converter=_half_integer)
+
+    @property
+    def differentiability(self) -> float:  # type: ignore[override]
+        return self.nu - 0.5
+
+    def profile(self, s: Array) -> Array:
+        return matern_profile(round(self.nu - 0.5), 2.0 * self.nu * s)

@@ -104,3 +104,13 @@ def check_per_dimension(value: Array, d: int, name: str) -> None:
             f"`{name}` has shape {shape}, but the points have dimension {d}. "
             f"Fix: pass one value, or {d} values, one per dimension."
         )
+
+
+def check_single(**values: Array) -> None:
+    """`ShapeError` unless each hyperparameter is one value; more would broadcast over pairs."""
+    for name, value in values.items():
+        if jnp.ndim(value):
+            raise ShapeError(
+                f"`{name}` has shape {jnp.shape(value)}, expected one value. "
+                "Fix: pass one number, or use BatchKernel for one per element."
+            )

@@ -15,6 +15,7 @@ from .._parameters import positive
 from .._typing import Matrix, OtherPoints, Parameter, Point, Points, Scalar
 from ._base import AbstractKernel
 from ._distance import squared_distance
+from ._pairs import check_single
 
 
 class StationaryKernel(AbstractKernel):
@@ -79,4 +80,5 @@ class RationalQuadraticKernel(StationaryKernel):
     alpha: Parameter = positive(1.0)
 
     def profile(self, s: Array) -> Array:
+        check_single(alpha=self.alpha)
         return jnp.exp(-self.alpha * jnp.log1p(s / (2.0 * self.alpha)))
