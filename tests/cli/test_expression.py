@@ -62,7 +62,11 @@ def test_the_same_kernel_as_in_python(text, kernel):
     assert parsed.equals(kernel), f"{parsed!r} is not {kernel!r}"
 
 
-ARGUMENTS = {kx.ARDKernel: "SE(1), [1, 2]", kx.ActiveDimsKernel: "SE(1), [1]"}
+ARGUMENTS = {
+    kx.ChangePointKernel: "SE(1), SE(2), 0.5, 2",
+    kx.ARDKernel: "SE(1), [1, 2]",
+    kx.ActiveDimsKernel: "SE(1), [1]",
+}
 
 
 @pytest.mark.parametrize("cls", CATALOGUE)

@@ -14,7 +14,7 @@ import pytest
 import kernax as kx
 from kernax import io
 from kernax.cli import _commands
-from kernax.gp import _fit
+from kernax.gp._problem import Problem
 
 FIT = ["fit", "data.csv", "--input", "t", "--output", "y", "--max-steps", "3", "--kernel"]
 
@@ -178,17 +178,17 @@ def test_an_unexpected_error_in_one_line_and_with_debug_whole(folder, run, monke
 
 
 def test_ctrl_c_while_fitting_keeps_the_best_so_far(folder, run, monkeypatch):
-    step, count = _fit._Problem.step, iter(range(10))
+    evaluate, count = Problem.evaluate, iter(range(20))
 
     def interrupted(*arguments):
-        if next(count) == 1:
+        if next(count) == 4:
             signal.raise_signal(signal.SIGINT)
-        return step(*arguments)
+        return evaluate(*arguments)
 
-    monkeypatch.setattr(_fit._Problem, "step", interrupted)
+    monkeypatch.setattr(Problem, "evaluate", interrupted)
     code, out, err = run(*FIT, "SE(1)", "--save", "m.json")
     assert code == 130
-    assert "after 1 steps, not converged: interrupted: this is the best so far" in out
+    assert re.search("after [1-3] steps, not converged: interrupted: this is the best so far", out)
     assert "model written to m.json" in out
     assert err == "kernax: warning: fit: interrupted: this is the best so far.\n"
     saved = kx.load("m.json")

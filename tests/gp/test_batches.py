@@ -122,7 +122,7 @@ def test_a_failure_stays_its_own():
          r"\(3,\), one per element, or \(3, n\)"),
         (lambda: kx.GaussianProcess(KERNEL, 0.1, kx.ConstantMean([1.0, 2.0])), kx.ShapeError,
          r"`value` has shape \(2,\), expected \(\) or \(3,\)"),
-        (lambda: GP.condition(X[0], Y[0]), kx.ShapeError, r"`X` has shape \(7, 2\).*expects \(3, n"),
+        (lambda: GP.condition(X[0], Y[0]), kx.ShapeError, r"`X` has shape \(7, 2\).*\(3, n"),
         (lambda: GP.condition(X[:2], Y[:2]), kx.ShapeError, r"`X` has shape \(2, 7, 2\)"),
         (lambda: GP.condition(X, Y[0]), kx.ShapeError, r"`y` has shape \(7,\), expected \(3, 7\)"),
         (lambda: GP.condition(X, Y).mean(XS[:2]), kx.ShapeError, r"`Xs` has shape \(2, 4, 2\)"),

@@ -49,9 +49,10 @@ def test_without_noise_every_path_meets_the_observations():
 
 
 def test_what_has_no_paths():
-    with pytest.raises(kx.ParameterError, match=r"Tanimoto|random features|random_features"):
-        kernel = kx.kernel(lambda x, y: jnp.exp(-jnp.sum(jnp.abs(x - y))))
-        kx.GaussianProcess(kernel).condition(X, Y).sample_paths(jax.random.key(0))
+    kernel = kx.kernel(lambda x, y: jnp.exp(-jnp.sum(jnp.abs(x - y))))
+    own = kx.GaussianProcess(kernel).condition(X, Y)
+    with pytest.raises(kx.ParameterError, match="random_features"):
+        own.sample_paths(jax.random.key(0))
     with pytest.raises(kx.ParameterError, match="draws from one process with one target"):
         GP.condition(X, np.stack([Y, Y], axis=1)).sample_paths(jax.random.key(0))
     with pytest.raises(kx.ParameterError, match="`features` is 0, expected a whole number"):

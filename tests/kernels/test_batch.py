@@ -287,7 +287,6 @@ def inside():
          "did you mean 'length_scale'"),
         (lambda k: kx.BatchKernel(kx.SEKernel(), 3, kx.PeriodicKernel()), kx.ShapeError,
          "differ at 'period'"),
-        (lambda k: kx.GaussianProcess(k), kx.ParameterError, "is a batch"),
     ],
 )  # fmt: skip
 def test_batches_that_mean_nothing(call, error, text):

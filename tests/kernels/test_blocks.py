@@ -121,11 +121,13 @@ def test_hyperparameter_gradients_far_from_the_middle(dtype, scale, tolerance, s
     rng = np.random.default_rng(0)
     X = np.repeat(rng.uniform(-1, 1, size=(16, 1)), 2, axis=0).astype(dtype)
     X[1::2] += dtype(0.7 * scale)
-    l = dtype(scale)
-    total = lambda l: jnp.sum(_blocks.rectangle(kx.SEKernel(l), jnp.asarray(X), jnp.asarray(X)))
-    found = jax.jit(jax.grad(total))(l)
-    s = ((X - X.T).astype(float) / float(l)) ** 2
-    np.testing.assert_allclose(found, np.sum(s * np.exp(-s / 2)) / float(l), rtol=tolerance)
+    X = jnp.asarray(X)
+    total = lambda scale: jnp.sum(_blocks.rectangle(kx.SEKernel(scale), X, X))
+    found = jax.jit(jax.grad(total))(dtype(scale))
+    s = (np.asarray(X - X.T, float) / float(dtype(scale))) ** 2
+    np.testing.assert_allclose(
+        found, np.sum(s * np.exp(-s / 2)) / float(dtype(scale)), rtol=tolerance
+    )
 
 
 @pytest.mark.parametrize("weight", [0.7, [0.6, 1.7]])

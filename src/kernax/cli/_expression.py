@@ -123,7 +123,7 @@ def _walk(node: ast.AST, names: dict[str, Any], kind: str) -> Any:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
             known = names | _FUNCTIONS
             if name not in known:
-                listed = ", ".join(sorted(known))
+                listed = ", ".join(sorted(n for n in known if not n.endswith("Kernel")))
                 raise InputError(
                     f"unknown name '{name}' in a {kind} expression. Fix: use one of {listed}."
                 )

@@ -20,7 +20,6 @@ from ._pairs import MOST_UNROLLED
 from ._periodic import remainder
 from ._spectral_density import _flat
 
-
 # m plane waves: amplitudes (m,), frequencies (m, d) in cycles per unit of x or None, and lattices,
 # pairs of periods (d,) and multiples (m, d), in cycles per period. Plain tuples, so that files
 # hold them.
@@ -160,11 +159,10 @@ def _merged(waves: list[Wave]) -> tuple[Wave, ...]:
     """The same waves, those of equal periods in one set."""
     groups: dict[Any, list[Wave]] = {}
     for amplitudes, frequencies, lattices in waves:
-        periods = tuple(id(period) for period, _ in lattices)
-        own = groups.setdefault((frequencies is None, periods), [])
-        own.append((amplitudes, frequencies, lattices))
+        same = frequencies is None, tuple(id(period) for period, _ in lattices)
+        groups.setdefault(same, []).append((amplitudes, frequencies, lattices))
     join = lambda *parts: jnp.concatenate(parts, axis=0)
-    merged = []
+    merged: list[Wave] = []
     for group in groups.values():
         periods = [period for period, _ in group[0][2]]
         amplitudes, frequencies, multiples = jax.tree.map(
