@@ -22,7 +22,7 @@ from .._errors import (
 )
 from .._module import Structure, flatten, with_leaves
 from .._typing import ArrayLike, HostArray
-from ..linalg import log_density
+from ..linalg import total_log_density
 from ._data import Data, as_data, as_key, system
 from ._defaults import default_priors, default_start
 from ._elements import over_elements
@@ -330,7 +330,7 @@ def _warn(
 def _jitter(structure: Structure, leaves: tuple[Array, ...], data: Data) -> Array:
     def element(gp: Any, _: None, *arrays: Any) -> Array:
         at = system(gp, data.element(*arrays))
-        value, jitter = log_density(at.K, at.residual, at.n, at.scale)
+        value, jitter = total_log_density(at.K, at.residual, at.n, at.scale)
         # What failed all the same was said already.
         return jnp.where(jnp.isnan(value), 0.0, jitter)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from .._inputs import common_dtype
 from .._module import Structure, flatten, named_leaves, with_leaves
 from .._typing import HostArray
-from ..linalg import log_density
+from ..linalg import total_log_density
 from ._data import Data, system
 from ._elements import element_of, over_elements
 from ._free_space import FreeSpace, coordinate, free_space
@@ -183,7 +183,7 @@ def _loss(
 
 def _log_likelihood(gp: Any, _: None, data: Data) -> Array:
     at = system(gp, data)
-    value: Array = log_density(at.K, at.residual, at.n, at.scale)[0]
+    value: Array = total_log_density(at.K, at.residual, at.n, at.scale)[0]
     return value
 
 

@@ -1,0 +1,158 @@
+"""LAPACK on NumPy arrays, in place: what the primitive calls on the host. Nothing here is JAX.
+
+LAPACK reads by columns: the lower triangle of a row-major matrix is its upper one.
+"""
+
+import ctypes
+import functools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import HostArray
+
+LARGEST = 46340  # n^2 fits into the 32-bit integers that LAPACK may count with
+FUSED = 256  # of an inverse up to here, only the lower triangle is filled
+TILE = 64
+
+
+class Routines(NamedTuple):
+    """Routines of one precision. They take addresses, and let go of the interpreter's lock."""
+
+    potrf: Any
+    potri: Any
+    trsv: Any
+    trsm: Any
+    one: Any  # the number, as trsm reads it
+
+
+@functools.cache
+def routines(char: str) -> Routines:
+    """What SciPy exports for C, and `jaxlib` calls too, for dtype "f" or "d"."""
+    from scipy.linalg import cython_blas, cython_lapack
+
+    letter, number = {"f": ("s", ctypes.c_float), "d": ("d", ctypes.c_double)}[char]
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype = ctypes.c_char_p
+    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
+    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
+    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+    def routine(module: Any, name: str, arguments: int) -> Any:
+        capsule = module.__pyx_capi__[letter + name]
+        address = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address)
+
+    return Routines(
+        routine(cython_lapack, "potrf", 5),
+        routine(cython_lapack, "potri", 5),
+        routine(cython_blas, "trsv", 8),
+        routine(cython_blas, "trsm", 11),
+        number(1.0),
+    )
+
+
+# Letters as Fortran takes them, by address; the buffer lives as long as the module.
+_LETTERS = ctypes.create_string_buffer(b"UTNL")
+UPPER, TRANSPOSED, PLAIN, LEFT = (ctypes.addressof(_LETTERS) + i for i in range(4))
+
+
+def taken(x: HostArray) -> HostArray:
+    """An operand, writeable where its memory is NumPy's: JAX has copied it for this call."""
+    if x.flags.owndata:
+        x.flags.writeable = True
+    return x
+
+
+def factorise(
+    routines: Routines, wanted: str, K: HostArray, amounts: HostArray, *ys: HostArray
+) -> tuple[HostArray, ...]:
+    """The results for matrices (g, n, n), one after the other; in K where that is writeable."""
+    potrf, potri, trsv, trsm, one = routines
+    g, n, _ = K.shape
+    m = ys[0].shape[1] if ys else 0
+    with_inverse = wanted == "inverse"
+    work = K if K.flags.writeable else np.array(K, order="C")
+    diagonal = work.reshape(g, n * n)[:, :: n + 1]
+    pivots, variances, c = np.empty((g, n), K.dtype), diagonal.copy(), np.zeros(g, K.dtype)
+    z = np.array(ys[0], order="C") if ys else np.empty((g, 0, n), K.dtype)
+    a = np.empty_like(z) if with_inverse else z
+    integers = (ctypes.c_int * 4)(n, m, 1, 0)
+    N, M, STEP, INFO = (ctypes.addressof(integers) + 4 * i for i in range(4))
+    ONE = ctypes.addressof(one)
+    A, Z, X = work.ctypes.data, z.ctypes.data, a.ctypes.data
+
+    def divide(transposed: int, b: int) -> None:
+        """L^-1 b, L being the transpose of the upper factor that LAPACK sees, or L^-T b."""
+        if m == 1:
+            trsv(UPPER, transposed, PLAIN, N, A, N, b, STEP)
+        else:
+            trsm(LEFT, UPPER, transposed, PLAIN, N, M, ONE, A, N, b, N)
+
+    for i in range(g):
+        potrf(UPPER, N, A, N, INFO)
+        if integers[3]:
+            attempt = partial(potrf, UPPER, N, A, N, INFO)
+            c[i] = _climb(attempt, integers, work[i], variances[i], amounts[i])
+        pivots[i] = diagonal[i]
+        if m:
+            divide(TRANSPOSED, Z)
+        if with_inverse:
+            a[i] = z[i]
+            divide(PLAIN, X)
+            potri(UPPER, N, A, N, INFO)
+        A, Z, X = A + work.strides[0], Z + z.strides[0], X + z.strides[0]
+
+    bad = ~np.isfinite(pivots).all(axis=1)
+    for array in (work, a, z):
+        array[bad] = np.nan
+    if wanted == "factor":
+        _fill_upper(work, mirror=False)
+        return work, c
+    half_log_det = np.log(pivots, dtype=np.float64).sum(axis=1).astype(K.dtype)
+    half_log_det[bad] = np.nan
+    square = np.square(z, dtype=np.float64).sum(axis=2).astype(K.dtype)
+    if not with_inverse:
+        return half_log_det, square, c
+    if n > FUSED:
+        _fill_upper(work, mirror=True)
+    return half_log_det, square, c, a, work
+
+
+def _climb(
+    attempt: Callable[[], None],
+    integers: Any,
+    A: HostArray,
+    variances: HostArray,
+    amounts: HostArray,
+) -> Any:
+    """Factorise with the least of the amounts that will do, and return it: NaN if none does.
+
+    The factorisation that failed has overwritten the lower triangle of A and its diagonal.
+    """
+    upper = np.triu(A, 1)
+    if not (np.isfinite(upper).all() and np.isfinite(variances).all()):
+        A.fill(np.nan)
+        return 0.0
+    for c in amounts:
+        np.add(upper, upper.T, out=A)
+        A.reshape(-1)[:: len(A) + 1] = variances + c
+        attempt()
+        if not integers[3]:
+            break
+    else:
+        A.fill(np.nan)
+    return c
+
+
+def _fill_upper(A: HostArray, *, mirror: bool) -> None:
+    """Set what is above the diagonal of (g, n, n): what is below it, or 0."""
+    n = A.shape[1]
+    for start in range(0, n, TILE):
+        tile = slice(start, min(start + TILE, n))
+        rows, columns = np.triu_indices(tile.stop - start, 1)
+        block, right, below = A[:, tile, tile], A[:, tile, tile.stop :], A[:, tile.stop :, tile]
+        block[:, rows, columns] = block[:, columns, rows] if mirror else 0.0
+        right[...] = below.swapaxes(1, 2) if mirror else 0.0
