@@ -12,7 +12,8 @@ demo: .venv/.demo
 	$(BIN)/kernax demo --out kernax-demo --force
 
 test: lint
-	$(BIN)/pytest -n 2
+	# Two processes whose linear algebra has two threads each would wait for one another.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 bench: .venv/.bench
 	$(BIN)/python benchmarks/run.py

@@ -184,6 +184,7 @@ CASES: dict[str, Case] = {
         ),
     ),
 }
+SPINE = list(CASES)
 CASES |= products.CASES | stationary.CASES | nonstationary.CASES
 
 NAMES = list(CASES)
@@ -199,6 +200,31 @@ VARIED = [
     "ard of active dims",
     "a user's wrapper",
     "ard of a user's kernels",
+]
+# One of each family of the rest of the catalogue.
+FAMILIES = [
+    "wendland 1",
+    "gamma-exponential per dimension",
+    "spectral mixture",
+    "arc-cosine of squared ramps, per dimension",
+    "hamming",
+    "rough brownian",
+    "gibbs per dimension",
+    "change point with noise",
+    "warped by a chain, with noise",
+]
+# One instance of every class of the catalogue that is neither in one of these nor inside one.
+OTHERS = [
+    "se",
+    "matern32",
+    "matern52",
+    "constant",
+    "white noise",
+    "matern of nu 3.5",
+    "cosine",
+    "brownian",
+    "polynomial",
+    "tanimoto",
 ]
 POSITIVE = [name for name in NAMES if name not in ("difference", "negative factor")]
 

@@ -221,9 +221,9 @@ def test_every_replace_returns_its_own_class():
     for case in CASES.values():
         k = case.kernel
         for path, value in k.hyperparameters.items():
-            new = k.replace(**{path: value * 1.25 + 0.0625})
+            new = k.replace(**{path: value * 0.875 + 0.03125})
             assert type(new) is type(k)
-            np.testing.assert_array_equal(new.hyperparameters[path], value * 1.25 + 0.0625)
+            np.testing.assert_array_equal(new.hyperparameters[path], value * 0.875 + 0.03125)
 
 
 # --- identity -----------------------------------------------------------------------------------

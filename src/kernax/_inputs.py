@@ -49,7 +49,7 @@ def as_points(
         return X, _known_finite(X, name)
     host = as_host(X, name)
     if shift is not None:
-        host = host - (shift[0] if host.ndim < 2 and not single else shift)
+        host = np.asarray(host - (shift[0] if host.ndim < 2 and not single else shift))
     finite = _check_host(host, name)
     return to_device(host, name, quiet=shift is not None), finite
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import kernax as kx
-from tests.table import CASES, NAMES, POSITIVE, VARIED, gram_reference
+from tests.table import CASES, FAMILIES, NAMES, POSITIVE, VARIED, gram_reference
 
 EPS = np.finfo(float).eps
 every = pytest.mark.parametrize("name", NAMES)
+# What depends on the driver more than on the formula, and compiles much.
+most = pytest.mark.parametrize("name", VARIED + FAMILIES)
 varied = pytest.mark.parametrize("name", VARIED)
 # Where it is the call that is tested and not the kernel.
 some = pytest.mark.parametrize("name", ["matern52", "noise times a kernel", "a user's wrapper"])
@@ -69,7 +71,7 @@ def test_each_form_of_call_gives_its_shape(name, points):
     np.testing.assert_allclose(batch[1], gram_reference(case, points + 1, other), **tol)
 
 
-@every
+@most
 def test_the_same_inside_jit_vmap_and_grad(name, points):
     k, X = CASES[name].kernel, jnp.asarray(points)
     weights = jnp.sin(jnp.arange(36.0)).reshape(6, 6)
@@ -103,7 +105,7 @@ def padded(points):
     return X, np.array([0, 1, 3, 4, 5, 6])
 
 
-@every
+@most
 def test_padded_equals_unpadded(name, points, padded):
     k, (X, real) = CASES[name].kernel, padded
     plain = np.asarray(k.gram(points))
@@ -177,7 +179,7 @@ def test_repr_reads_as_a_formula(name):
     assert repr(jax.eval_shape(lambda k: k, CASES[name].kernel)) is not None
 
 
-@every
+@most
 def test_float32_agrees_with_float64(name, points):
     k = CASES[name].kernel
     X32 = points.astype(np.float32)
