@@ -31,8 +31,8 @@ class TanimotoKernel(AbstractKernel):
     Of two sets, given as zeros and ones, it is the size of the intersection over that of the
     union (Jaccard). Positive definite on real points of any dimension: with c = x . y it is the
     integral over t > 0 of exp(-t |x|^2) exp(-t |y|^2) c exp(t c). Two points at 0 have 1, one of
-    them 0; there it jumps, so that no process of it is differentiable. No hyperparameters, and no unit: common factors
-    cancel. Ralaivola, Swamidass, Saigo and Baldi (2005).
+    them 0; there it jumps, so that no process of it is differentiable. No hyperparameters, and no
+    unit: common factors cancel. Ralaivola, Swamidass, Saigo and Baldi (2005).
     """
 
     differentiability: ClassVar[float] = 0
