@@ -259,7 +259,8 @@ def test_derivatives_at_coincident_points(name, first, mixed):
         assert k.differentiability == 0
         assert jnp.isfinite(found).all()
     else:
-        assert k.differentiability >= 1
+        # It has derivatives wherever it does not jump, which is at 0 only.
+        assert k.differentiability >= 1 or isinstance(k, kx.TanimotoKernel)
         np.testing.assert_allclose(found, mixed, rtol=1e-12, atol=1e-14)
 
 

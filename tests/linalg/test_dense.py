@@ -7,6 +7,7 @@ import pytest
 
 from kernax.linalg import Status, cholesky, log_density, status_of, whiten
 from kernax.linalg._dense import jitter_ladder
+from tests.linalg.matrices import ratio, with_condition
 
 EPS = np.finfo(float).eps
 EPS32 = np.finfo(np.float32).eps
@@ -18,22 +19,6 @@ def factor(A):
     scale = jnp.mean(jnp.diagonal(A)) if len(A) else jnp.ones((), A.dtype)
     L, c = jax.jit(cholesky)(A, jnp.asarray(len(A), A.dtype), scale)
     return np.asarray(L), float(c)
-
-
-def with_condition(n, condition, dtype=float, seed=0):
-    """A symmetric matrix with eigenvalues spread evenly, on a log scale, from 1 down."""
-    Q = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
-    values = np.logspace(0, -np.log10(condition), n) if n > 1 else np.ones(n)
-    A = (Q * values) @ Q.T
-    return ((A + A.T) / 2).astype(dtype)
-
-
-def ratio(L, A):
-    """LAPACK's test ratio: it passes below 30."""
-    n, eps = len(A), np.finfo(A.dtype).eps
-    L, A = L.astype(np.longdouble), A.astype(np.longdouble)
-    norm = np.abs(A).sum(axis=0).max()
-    return np.abs(L @ L.T - A).sum(axis=0).max() / (n * eps * norm)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 10, 50])

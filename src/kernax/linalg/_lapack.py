@@ -14,8 +14,7 @@ import numpy as np
 from .._typing import HostArray
 
 LARGEST = 46340  # n^2 fits into the 32-bit integers that LAPACK may count with
-FUSED = 256  # of an inverse up to here, only the lower triangle is filled
-TILE = 64
+TILE = 128
 
 
 class Routines(NamedTuple):
@@ -73,7 +72,8 @@ def factorise(
     potrf, potri, trsv, trsm, one = routines
     g, n, _ = K.shape
     m = ys[0].shape[1] if ys else 0
-    with_inverse = wanted == "inverse"
+    with_inverse, kept = wanted == "inverse", wanted != "density"
+    above = np.triu(np.ones((min(n, TILE),) * 2, bool), 1)
     work = K if K.flags.writeable else np.array(K, order="C")
     diagonal = work.reshape(g, n * n)[:, :: n + 1]
     pivots, variances, c = np.empty((g, n), K.dtype), diagonal.copy(), np.zeros(g, K.dtype)
@@ -103,22 +103,19 @@ def factorise(
             a[i] = z[i]
             divide(PLAIN, X)
             potri(UPPER, N, A, N, INFO)
+        if kept:
+            _fill_upper(work[i], above, mirror=with_inverse)
         A, Z, X = A + work.strides[0], Z + z.strides[0], X + z.strides[0]
 
     bad = ~np.isfinite(pivots).all(axis=1)
     for array in (work, a, z):
         array[bad] = np.nan
     if wanted == "factor":
-        _fill_upper(work, mirror=False)
         return work, c
     half_log_det = np.log(pivots, dtype=np.float64).sum(axis=1).astype(K.dtype)
     half_log_det[bad] = np.nan
     square = np.square(z, dtype=np.float64).sum(axis=2).astype(K.dtype)
-    if not with_inverse:
-        return half_log_det, square, c
-    if n > FUSED:
-        _fill_upper(work, mirror=True)
-    return half_log_det, square, c, a, work
+    return (half_log_det, square, c, a, work)[: 5 if with_inverse else 3]
 
 
 def _climb(
@@ -147,12 +144,12 @@ def _climb(
     return c
 
 
-def _fill_upper(A: HostArray, *, mirror: bool) -> None:
-    """Set what is above the diagonal of (g, n, n): what is below it, or 0."""
-    n = A.shape[1]
+def _fill_upper(A: HostArray, above: HostArray, *, mirror: bool) -> None:
+    """Set what is above the diagonal: what is below it, or 0. ``above`` is a mask of one tile."""
+    n = len(A)
     for start in range(0, n, TILE):
         tile = slice(start, min(start + TILE, n))
-        rows, columns = np.triu_indices(tile.stop - start, 1)
-        block, right, below = A[:, tile, tile], A[:, tile, tile.stop :], A[:, tile.stop :, tile]
-        block[:, rows, columns] = block[:, columns, rows] if mirror else 0.0
-        right[...] = below.swapaxes(1, 2) if mirror else 0.0
+        size, rest = tile.stop - start, slice(tile.stop, n)
+        block = A[tile, tile]
+        np.copyto(block, block.T if mirror else 0.0, where=above[:size, :size])
+        A[tile, rest] = A[rest, tile].T if mirror else 0.0

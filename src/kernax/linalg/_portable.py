@@ -22,22 +22,25 @@ def library(K: Array, amounts: Array, *y: Array, wanted: str) -> tuple[Array, ..
 
 def _one(K: Array, amounts: Array, *y: Array, wanted: str) -> tuple[Array, ...]:
     L, jitter = climb(K, amounts)
+    pivots = jnp.diagonal(L)
+    good = jnp.isfinite(pivots).all()
+    mark = lambda x: jnp.where(good, x, jnp.nan)
     if wanted == "factor":
-        return L, jitter
-    half_log_det = jnp.sum(jnp.log(jnp.diagonal(L)))
+        return mark(L), jitter
+    half_log_det = mark(jnp.sum(jnp.log(pivots)))
     whitened = solve(L, y[0].T)
-    square = jnp.sum(jnp.square(whitened), axis=0)
+    square = mark(jnp.sum(jnp.square(whitened), axis=0))
     if wanted == "density":
         return half_log_det, square, jitter
     P = solve(L, solve(L, jnp.eye(len(K), dtype=K.dtype)), transpose=True)
-    a = solve(L, whitened, transpose=True)
-    return half_log_det, square, jitter, a.T, jnp.where(jnp.tri(len(K), dtype=bool), P, P.T)
+    P = jnp.where(jnp.tri(len(K), dtype=bool), P, P.T)
+    return half_log_det, square, jitter, mark(solve(L, whitened, transpose=True).T), mark(P)
 
 
 def climb(K: Array, amounts: Array) -> tuple[Array, Array]:
     """The lower factor of K + c I and c: 0 if that will do, else the least of the amounts.
 
-    All NaN where not even the largest does. A K that is not finite gets no jitter.
+    NaN in the last place where not even the largest does. A K with Inf or NaN gets no jitter.
     """
     n = K.shape[0]
     eye = jnp.eye(n, dtype=K.dtype)
@@ -83,7 +86,7 @@ def small(K: Array, amounts: Array, y: Array, wanted: str) -> tuple[Array, ...]:
     size = -(-g // pieces)
     whole = K, amounts, y
     run: Any = partial(_piece, wanted=wanted)
-    if size == g:
+    if size == g or g == 0:
         return tuple(run(*whole))
 
     def work(t: Array, results: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -108,7 +111,8 @@ def _piece(K: Array, amounts: Array, y: Array, wanted: str) -> tuple[Array, ...]
     def climb(state: Any) -> Any:
         step, c, _, _ = state
         R = _eliminate(K, y, c, wanted == "inverse")
-        more = ~_succeeded(R, n) & finite & (step < amounts.shape[1])
+        # A pivot that is not positive makes all that follow NaN.
+        more = jnp.isnan(R[n - 1, :, n - 1]) & finite & (step < amounts.shape[1])
         # Those that have a factor go through it again with the same c, and get the same.
         c = jnp.where(more, amounts[:, jnp.minimum(step, amounts.shape[1] - 1)], c)
         return step + 1, c, more, R
@@ -118,8 +122,8 @@ def _piece(K: Array, amounts: Array, y: Array, wanted: str) -> tuple[Array, ...]
     start = (jnp.asarray(0), jnp.zeros(g, K.dtype), jnp.ones(g, bool), R)
     _, c, _, R = jax.lax.while_loop(lambda state: state[2].any(), climb, start)
 
-    good = _succeeded(R, n)
     pivots = jnp.stack([R[k, :, k] for k in range(n)], axis=1)
+    good = jnp.isfinite(pivots).all(axis=1)
     # A whole number of vectors: a remainder of fewer may be computed by another logarithm.
     logs = jnp.log(jnp.pad(pivots, ((0, 0), (0, -n % 16)), constant_values=1.0))
     half_log_det = jnp.where(good, jnp.sum(logs, axis=1), jnp.nan)
@@ -165,11 +169,6 @@ def _eliminate(K: Array, y: Array, c: Array, inverse: bool) -> Array:
 
     rows = -(-n // TERMS) * TERMS
     return jax.lax.fori_loop(0, n, step, jnp.zeros((rows, g, width), K.dtype))
-
-
-def _succeeded(R: Array, n: int) -> Array:
-    """Which matrices have a factor: a pivot that is not positive makes the last one NaN."""
-    return jnp.isfinite(R[n - 1, :, n - 1])
 
 
 def _substitute(R: Array, n: int, m: int) -> Array:

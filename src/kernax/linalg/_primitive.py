@@ -35,7 +35,7 @@ RESULTS = {
 def factor(K: Array, amounts: Array, route: str = "auto") -> tuple[Array, Array]:
     """The lower factor of K + c I, and c: 0, or the least of ``amounts`` (3,) that will do.
 
-    All NaN where none does, or where K is not finite (then c = 0). ``route`` is where the work is
+    NaN where none does, or where K is not finite (then c = 0). ``route`` is where the work is
     done: "small" or "library", in JAX, or "lapack"; "auto" is the fastest of the platform.
     """
     if K.shape[0] == 0:
@@ -169,8 +169,6 @@ def _on_cpu(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
         has_side_effect=False,
         returns_token=False,
     )
-    if wanted == "inverse" and n <= _lapack.FUSED:
-        results = [*results[:-1], *_lowered(ctx, _mirrored, results[-1:], ctx.avals_out[-1:])]
     return results
 
 
@@ -181,19 +179,10 @@ mlir.register_lowering(factorise_p, _on_cpu, platform="cpu")
 def _in_jax(ctx: Any, operands: Any, wanted: str, route: str) -> Any:
     small = route == "small" and wanted != "factor"
     work = partial(_portable.small if small else _portable.library, wanted=wanted)
-    return _lowered(ctx, partial(_flattened, jnp, work, wanted), operands, ctx.avals_in)
-
-
-def _mirrored(P: Array) -> tuple[Array]:
-    lower = jnp.broadcast_to(jnp.tri(P.shape[-1], dtype=bool), P.shape)
-    return (jnp.where(lower, P, jnp.swapaxes(P, -1, -2)),)
-
-
-def _lowered(ctx: Any, function: Any, operands: Any, avals: Any) -> Any:
-    """What a function of arrays, written in JAX, is compiled to here."""
-    # Of shapes alone: over which axes of a mesh they vary has been said by the primitive.
-    plain = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in avals]
-    within = ctx.replace(primitive=None, avals_in=plain, avals_out=None)
+    function = partial(_flattened, jnp, work, wanted)
+    # Traced with shapes alone: over which axes of a mesh they vary the primitive has said.
+    avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
+    within = ctx.replace(primitive=None, avals_in=avals, avals_out=None)
     return mlir.lower_fun(function, multiple_results=True)(within, *operands)
 
 

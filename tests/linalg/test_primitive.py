@@ -1,0 +1,277 @@
+"""The factorisations as an operation of JAX: derivatives, batches, programs, and no waiting."""
+
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernax.linalg._primitive import SMALL, factor, inverse
+from tests.linalg.matrices import ROUTES, pair, plain, value
+
+CALL = "xla_ffi_python_cpu_callback"
+
+
+def along(function, n=3):
+    """The function of three numbers that move K and y."""
+    K, y = pair(n)
+    K1, K2 = (0.1 * (D + D.T) for D in np.random.default_rng(1).normal(size=(2, n, n)))
+    return lambda t: function(K + t[0] * K1 + t[1] * K2, y * (1.0 + t[2]) + t[2] ** 2)
+
+
+@pytest.mark.parametrize("route", ["lapack", "small"])
+def test_derivatives_to_third_order_and_batches_of_them(route):
+    t = jnp.array([0.3, -0.2, 0.4])
+    ours, theirs = along(partial(value, route=route)), along(plain)
+    forward_over_reverse = lambda f: jax.jacfwd(jax.jacrev(f))
+    thrice = lambda f: jax.jacfwd(jax.jacrev(jax.jacfwd(f)))
+    for derivative in (jax.grad, jax.jacfwd, forward_over_reverse, jax.hessian, thrice):
+        expected = jax.jit(derivative(theirs))(t)
+        np.testing.assert_allclose(jax.jit(derivative(ours))(t), expected, rtol=1e-11, atol=1e-12)
+    points = jnp.stack([t, 0 * t, -t])
+    expected = jax.vmap(jax.hessian(theirs))(points)
+    found = jax.jit(jax.vmap(jax.hessian(ours)))(points)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+    # A batch of starts, and the gradient of a sum over it.
+    total = lambda f: lambda p: jnp.sum(jax.vmap(f)(p) ** 2)
+    np.testing.assert_allclose(
+        jax.grad(total(ours))(points), jax.grad(total(theirs))(points), rtol=1e-11, atol=1e-12
+    )
+
+
+def test_reverse_mode_is_the_transpose_of_forward_mode():
+    K, y = pair(4)
+    rng = np.random.default_rng(3)
+    D = rng.normal(size=(4, 4))
+    tangents = jnp.asarray(D + D.T), jnp.asarray(rng.normal(size=4))
+    _, forward = jax.jvp(value, (K, y), tangents)
+    W, slope = jax.grad(value, (0, 1))(K, y)
+    np.testing.assert_array_equal(W, W.T)
+    backward = jnp.sum(W * tangents[0]) + jnp.sum(slope * tangents[1])
+    np.testing.assert_allclose(forward, backward, rtol=1e-13)
+
+
+def test_several_columns_are_their_sum():
+    K, Y = pair(4)[0], jnp.asarray(np.random.default_rng(4).normal(size=(4, 3)))
+    both = lambda f: jax.jit(jax.value_and_grad(f, (0, 1)))
+    together = both(value)(K, Y)
+    apart = both(lambda K, Y: sum(value(K, Y[:, j]) for j in range(3)))(K, Y)
+    for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
+    hessian = lambda f: jax.jit(jax.hessian(f, 1))(K, Y)
+    np.testing.assert_allclose(
+        hessian(value), hessian(lambda K, Y: sum(value(K, Y[:, j]) for j in range(3))), atol=1e-15
+    )
+
+
+def calls(function, *arguments):
+    return jax.jit(function).lower(*arguments).as_text().count(CALL)
+
+
+def test_each_derivative_is_one_call_to_the_host():
+    K, y = pair(40)
+    Ks, ys = jnp.stack([K, K]), jnp.stack([y, y])
+    vectors = jnp.ones((40, 2))
+    assert calls(value, K, y) == 1
+    assert "potri" not in str(jax.make_jaxpr(value)(K, y))
+    for function in (jax.value_and_grad(value), jax.grad(value, (0, 1)), jax.jacfwd(value, 1)):
+        assert calls(function, K, y) == 1
+    assert calls(jax.value_and_grad(lambda Y: value(K, Y)), vectors) == 1
+    product = lambda K, y: jax.jvp(jax.grad(value), (K, y), (K, y))
+    assert calls(product, K, y) == 1
+    assert calls(jax.vmap(jax.value_and_grad(value)), Ks, ys) == 1
+    assert calls(jax.vmap(jax.vmap(value)), Ks[None], ys[None]) == 1
+    # The value alone asks for no inverse; small matrices ask for nothing.
+    assert "wanted=density" in str(jax.make_jaxpr(value)(K, y))
+    assert "wanted=inverse" not in str(jax.make_jaxpr(value)(K, y))
+    assert calls(value, *pair(SMALL)) == 0
+
+
+# --- batches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "dtype"), [(40, float), (7, float), (7, np.float32), (SMALL, np.float32)]
+)
+def test_a_batch_is_a_loop_to_the_bit(n, dtype):
+    """Whatever its size, and with an element that fails: the others do not notice."""
+    Ks, ys = pair(n, size=7, dtype=dtype)
+    Ks = Ks.at[4].set(-Ks[4])
+    both = jax.value_and_grad(value, (0, 1))
+    together = jax.jit(jax.vmap(both))(Ks, ys)
+    one = jax.jit(both)
+    apart = [one(K, y) for K, y in zip(Ks, ys, strict=True)]
+    for whole, *parts in zip(*map(jax.tree.leaves, (together, *apart)), strict=True):
+        np.testing.assert_array_equal(whole, jnp.stack(parts))
+        assert (np.isnan(whole).reshape(7, -1).all(axis=1) == (np.arange(7) == 4)).all()
+    three = jax.jit(jax.vmap(both))(Ks[:3], ys[:3])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:3]), three, together)
+
+
+def test_pieces_of_a_large_batch_of_small_matrices(monkeypatch):
+    monkeypatch.setattr("kernax.linalg._portable.AT_ONCE", 200)
+    Ks, ys = pair(3, size=50)
+    assert 50 * 3 * 7 > 5 * 200
+    pieces = jax.vmap(partial(inverse, route="small"))(Ks, ys, jnp.zeros((50, 3)))
+    for i in (0, 28, 29, 49):
+        one = inverse(Ks[i], ys[i], jnp.zeros(3), "lapack")
+        for whole, part in zip(pieces, one, strict=True):
+            np.testing.assert_allclose(whole[i], part, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_nested_batches_and_shared_operands(route):
+    """(2, 3) batches in which the matrix, y, or the jitter to try lacks one axis or both."""
+    Ks, ys = pair(4, size=6)
+    Ks, ys = Ks.reshape(2, 3, 4, 4), ys.reshape(2, 3, 4)
+    run = partial(inverse, route=route)
+    tries = jnp.zeros((2, 3, 3))
+    N, turned = None, Ks[0].swapaxes(0, 1)
+    first = slice(None), 0
+    cases = [  # axes of the inner and the outer batch, operands, and element i, j of K and y
+        ((0, 0, 0), (0, 0, 0), (Ks, ys, tries), lambda i, j: (Ks[i, j], ys[i, j])),
+        ((N, 0, N), (0, 0, 0), (Ks[first], ys, tries[first]), lambda i, j: (Ks[i, 0], ys[i, j])),
+        ((0, 0, N), (N, 0, N), (Ks[0], ys, tries[0, 0]), lambda i, j: (Ks[0, j], ys[i, j])),
+        ((N, 0, N), (N, 0, N), (Ks[0, 0], ys, tries[0, 0]), lambda i, j: (Ks[0, 0], ys[i, j])),
+        ((0, N, N), (0, N, N), (Ks, ys[0, 0], tries[0, 0]), lambda i, j: (Ks[i, j], ys[0, 0])),
+        ((N, N, 0), (N, N, 0), (Ks[0, 0], ys[0, 0], tries), lambda i, j: (Ks[0, 0], ys[0, 0])),
+        ((1, 0, N), (N, 0, N), (turned, ys, tries[0, 0]), lambda i, j: (Ks[0, j], ys[i, j])),
+    ]
+    for inner, outer, operands, element in cases:
+        found = jax.jit(jax.vmap(jax.vmap(run, inner), outer))(*operands)
+        assert [x.shape for x in found] == [(2, 3)] * 3 + [(2, 3, 4), (2, 3, 4, 4)]
+        for i, j in ((0, 0), (0, 2), (1, 1)):
+            K, y = element(i, j)
+            a = np.linalg.solve(K, y)
+            np.testing.assert_allclose(found[1][i, j], y @ a, rtol=1e-13)
+            np.testing.assert_allclose(found[3][i, j], a, rtol=1e-12)
+            np.testing.assert_allclose(found[4][i, j], np.linalg.inv(K), rtol=1e-12, atol=1e-15)
+
+
+def test_a_matrix_shared_by_many_vectors_is_factorised_once():
+    Ks, ys = pair(40, size=5)
+    function = jax.jit(jax.vmap(jax.value_and_grad(value), (None, 0)))
+    (call,) = [line for line in function.lower(Ks[0], ys).as_text().splitlines() if CALL in line]
+    operands, results = re.findall(r"tensor<(.*?)x?f64>", call)[:3], call.split("->")[1]
+    assert operands == ["1x40x40", "1x3", "5x40"]
+    assert re.findall(r"tensor<(.*?)x?f64>", results) == ["1", "5", "1", "5x40", "1x40x40"]
+
+
+@pytest.mark.parametrize("n", [0, 3, 40])
+def test_empty_batches_and_empty_matrices(n):
+    both = jax.jit(jax.vmap(jax.value_and_grad(value)))
+    found, W = both(jnp.zeros((0, n, n)), jnp.zeros((0, n)))
+    assert (found.shape, W.shape) == ((0,), (0, n, n))
+    found, W = jax.vmap(jax.value_and_grad(value), (None, 0))(jnp.eye(n), jnp.zeros((0, n)))
+    assert (found.shape, W.shape) == ((0,), (0, n, n))
+    if n == 0:
+        found, W = both(jnp.zeros((2, 0, 0)), jnp.zeros((2, 0)))
+        assert (found.tolist(), W.shape) == ([0.0, 0.0], (2, 0, 0))
+        assert [x.shape for x in factor(jnp.zeros((0, 0)), jnp.zeros(3))] == [(0, 0), ()]
+    assert value(jnp.eye(n), jnp.zeros((n, 0))) == 0.0
+
+
+# --- places -----------------------------------------------------------------------------------
+
+
+def test_inside_loops_branches_and_checkpoints():
+    K, y = pair(40)
+    slope = jax.jit(jax.grad(value, 1))(K, y)
+
+    def descend(y, _):
+        y = y + 0.1 * jax.grad(value, 1)(K, y)
+        return y, value(K, y)
+
+    end, values = jax.jit(lambda y: jax.lax.scan(descend, y, None, length=3))(y)
+    np.testing.assert_allclose(values[-1], plain(K, end), rtol=1e-13)
+    np.testing.assert_allclose(end, y + 0.3 * slope, atol=0.1)
+    steps = jax.lax.while_loop(
+        lambda s: s[0] < 3, lambda s: (s[0] + 1, descend(s[1], 0)[0]), (0, y)
+    )
+    np.testing.assert_array_equal(steps[1], end)
+    np.testing.assert_array_equal(jax.grad(jax.checkpoint(value), 1)(K, y), slope)
+    either = jax.jit(lambda c: jax.lax.cond(c, lambda: value(K, y), lambda: 0.0))
+    assert either(True) == value(K, y)
+    several = jax.jit(lambda Ks: sum(jax.value_and_grad(value)(K, y)[0] for K in Ks))
+    Ks = [K * s for s in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)]
+    np.testing.assert_allclose(several(Ks), sum(plain(K, y) for K in Ks), rtol=1e-12)
+
+
+def test_threads_may_share_a_compiled_function():
+    both = jax.jit(jax.value_and_grad(value))
+    Ks, ys = pair(60, size=4)
+    expected = [both(K, y) for K, y in zip(Ks, ys, strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: both(Ks[i % 4], ys[i % 4]), range(40)))
+    for i, (one, W) in enumerate(found):
+        assert one == expected[i % 4][0]
+        np.testing.assert_array_equal(W, expected[i % 4][1])
+
+
+@pytest.mark.parametrize("platforms", [("cuda",), ("cpu",), ("cpu", "tpu")])
+def test_programs_for_elsewhere_stay_in_jax(platforms):
+    K, y = pair(40)
+    exported = jax.export.export(jax.jit(jax.value_and_grad(value)), platforms=platforms)(K, y)
+    assert CALL not in exported.mlir_module()
+    if platforms == ("cpu",):
+        np.testing.assert_allclose(exported.call(K, y)[0], value(K, y), rtol=1e-13)
+
+
+SCRIPT = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+from functools import partial
+import jax, jax.numpy as jnp, numpy as np
+from kernax.linalg import log_density
+from jax.sharding import Mesh, PartitionSpec as P
+
+def value(K, y):
+    return log_density(K, y, jnp.asarray(len(K), K.dtype), jnp.ones((), K.dtype))[0]
+
+R = np.random.default_rng(0).normal(size=(6, 50, 50)).astype(np.float32)
+Ks = jnp.asarray(np.einsum("bij,bkj->bik", R, R) + 50 * np.eye(50, dtype=np.float32))
+ys = jnp.asarray(R[:, 0])
+both = jax.value_and_grad(value)
+expected = jax.vmap(both)(Ks, ys)
+close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7)
+same = lambda found: jax.tree.map(close, found, expected)
+apart = jax.jit(lambda Ks, ys: [both(K, y) for K, y in zip(Ks, ys)])
+for _ in range(20):
+    found = apart(list(Ks), list(ys))
+same(jax.tree.map(lambda *x: jnp.stack(x), *found))
+mesh = Mesh(np.array(jax.devices()), ("i",))
+for check in (True, False):
+    over = partial(jax.shard_map, mesh=mesh, check_vma=check)
+    spread = over(jax.vmap(both), in_specs=(P("i"), P("i")), out_specs=P("i"))
+    for _ in range(20):
+        found = jax.jit(spread)(Ks, ys)
+    same(found)
+    # A matrix that the devices share, with the gradient of the sum over both.
+    part = lambda K, ys: jax.lax.psum(jnp.sum(jax.vmap(value, (None, 0))(K, ys)), "i")
+    total = over(part, in_specs=(P(), P("i")), out_specs=P())
+    slope = jax.jit(jax.grad(total))(Ks[0], ys)
+    alone = jax.grad(lambda K: jnp.sum(jax.vmap(value, (None, 0))(K, ys)))(Ks[0])
+    close(slope, alone)
+small = over(jax.vmap(both), in_specs=(P("i"), P("i")), out_specs=P("i"))(Ks[:, :5, :5], ys[:, :5])
+assert np.isfinite(small[0]).all()
+with jax.enable_x64(True):
+    found = jax.jit(both)(jnp.asarray(np.float64(Ks[0])), jnp.asarray(np.float64(ys[0])))
+    assert found[0].dtype == found[1].dtype == jnp.float64
+print("done")
+"""
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="needs `taskset`")
+def test_nothing_waits_for_itself_on_one_core():
+    """Six likelihoods in one program, and two devices: a callback that asked JAX would hang."""
+    run = subprocess.run(
+        ["taskset", "-c", "0", sys.executable, "-c", SCRIPT],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout.strip()) == (0, "done"), run.stderr
