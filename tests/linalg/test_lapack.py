@@ -81,13 +81,19 @@ def test_values_and_gradients_in_fifty_digits(route, n):
             np.testing.assert_allclose(dy[i], [-float(x) for x in a], rtol=1e-12)
 
 
-@pytest.mark.parametrize("n", [5, 40])
+@pytest.mark.parametrize("n", [5, SMALL, 150, 300])
 def test_all_routes_give_the_same(n):
     K, y = pair(n)
-    results = [jax.jit(partial(inverse, route=r))(K, y, amounts(np.asarray(K))) for r in ROUTES]
-    for others in results[1:]:
-        for one, other in zip(results[0], others, strict=True):
-            np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-14)
+    tries = amounts(np.asarray(K))
+    one, *others = (
+        jax.jit(partial(inverse, route=route))(K, y, tries)
+        for route in ROUTES
+        if n <= SMALL or route != "small"
+    )
+    for other in others:
+        for x, expected in zip(other, one, strict=True):
+            np.testing.assert_allclose(x, expected, rtol=1e-11, atol=1e-14)
+    np.testing.assert_array_equal(one[-1], one[-1].T)
 
 
 def test_the_rounding_of_small_scales_and_large():

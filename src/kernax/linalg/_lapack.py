@@ -73,7 +73,7 @@ def factorise(
     g, n, _ = K.shape
     m = ys[0].shape[1] if ys else 0
     with_inverse, kept = wanted == "inverse", wanted != "density"
-    above = np.triu(np.ones((min(n, TILE),) * 2, bool), 1)
+    above = _above(min(n, TILE))
     work = K if K.flags.writeable else np.array(K, order="C")
     diagonal = work.reshape(g, n * n)[:, :: n + 1]
     pivots, variances, c = np.empty((g, n), K.dtype), diagonal.copy(), np.zeros(g, K.dtype)
@@ -82,7 +82,7 @@ def factorise(
     integers = (ctypes.c_int * 4)(n, m, 1, 0)
     N, M, STEP, INFO = (ctypes.addressof(integers) + 4 * i for i in range(4))
     ONE = ctypes.addressof(one)
-    A, Z, X = work.ctypes.data, z.ctypes.data, a.ctypes.data
+    A, Z, X = (x.__array_interface__["data"][0] for x in (work, z, a))
 
     def divide(transposed: int, b: int) -> None:
         """L^-1 b, L being the transpose of the upper factor that LAPACK sees, or L^-T b."""
@@ -108,12 +108,12 @@ def factorise(
         A, Z, X = A + work.strides[0], Z + z.strides[0], X + z.strides[0]
 
     bad = ~np.isfinite(pivots).all(axis=1)
-    for array in (work, a, z):
-        array[bad] = np.nan
+    if bad.any():
+        for array in (work, a, z, pivots):
+            array[bad] = np.nan
     if wanted == "factor":
         return work, c
     half_log_det = np.log(pivots, dtype=np.float64).sum(axis=1).astype(K.dtype)
-    half_log_det[bad] = np.nan
     square = np.square(z, dtype=np.float64).sum(axis=2).astype(K.dtype)
     return (half_log_det, square, c, a, work)[: 5 if with_inverse else 3]
 
@@ -142,6 +142,12 @@ def _climb(
     else:
         A.fill(np.nan)
     return c
+
+
+@functools.cache
+def _above(n: int) -> HostArray:
+    """Which entries are above the diagonal."""
+    return np.triu(np.ones((n, n), bool), 1)
 
 
 def _fill_upper(A: HostArray, above: HostArray, *, mirror: bool) -> None:

@@ -7,7 +7,6 @@ itself. Small matrices and other platforms stay in JAX. Derivatives are in `_den
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -154,10 +153,12 @@ def _on_cpu(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
             f"n = {_lapack.LARGEST}. Fix: use fewer points."
         )
     work = partial(_lapack.factorise, _lapack.routines(ctx.avals_in[0].dtype.char), wanted)
+    flat = _Flat(ctx.avals_in)
 
-    def callback(*views: HostArray) -> tuple[HostArray, ...]:
+    def callback(*operands: HostArray) -> tuple[HostArray, ...]:
         with np.errstate(all="ignore"):
-            return _flattened(np, work, wanted, *map(_lapack.taken, views))
+            results = work(*flat.operands(np, map(_lapack.taken, operands)))
+        return flat.results(results, wanted)
 
     results, _, _ = mlir.emit_python_callback(
         ctx,
@@ -177,39 +178,60 @@ mlir.register_lowering(factorise_p, _on_cpu, platform="cpu")
 
 
 def _in_jax(ctx: Any, operands: Any, wanted: str, route: str) -> Any:
-    small = route == "small" and wanted != "factor"
-    work = partial(_portable.small if small else _portable.library, wanted=wanted)
-    function = partial(_flattened, jnp, work, wanted)
+    work: Any = _portable.small if route == "small" and wanted != "factor" else _portable.library
     # Traced with shapes alone: over which axes of a mesh they vary the primitive has said.
     avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
+    flat = _Flat(avals)
+
+    def function(*operands: Array) -> tuple[Array, ...]:
+        return flat.results(work(*flat.operands(jnp, operands), wanted=wanted), wanted)
+
     within = ctx.replace(primitive=None, avals_in=avals, avals_out=None)
     return mlir.lower_fun(function, multiple_results=True)(within, *operands)
 
 
-def _flattened(xp: Any, work: Callable[..., Any], wanted: str, *operands: Any) -> tuple[Any, ...]:
-    """Results of ``work`` on K (g, n, n), amounts (g, 3), y (g, m, n), whatever the batch axes.
+class _Flat:
+    """Batch axes, whatever they are, as K (g, n, n), amounts (g, 3) and y (g, m, n), and back.
 
-    Axes that only y has become its axis m. ``xp`` is jnp or np.
+    Axes that only y has become its axis m.
     """
-    K, amounts, *ys = operands
-    n = K.shape[-1]
-    of_matrix, of_all = _batch_shapes(*operands)
-    axes = range(len(of_all))
-    alone = [i for i in axes if of_matrix[i] == of_all[i]]
-    shared = [i for i in axes if of_matrix[i] != of_all[i]]
-    order = (*alone, *shared)
-    g, m = (math.prod(of_all[i] for i in part) for part in (alone, shared))
-    if K.shape[:-2] != of_matrix:
-        K = xp.broadcast_to(K, (*of_matrix, n, n))
-    K = K.reshape(g, n, n)
-    amounts = xp.broadcast_to(amounts, (*of_matrix, amounts.shape[-1])).reshape(g, -1)
-    ys = [xp.broadcast_to(y, (*of_all, n)).transpose(*order, -1).reshape(g, m, n) for y in ys]
 
-    def restored(x: Any, kind: str) -> Any:
-        if kind == "matrix":
-            return x.reshape((*of_matrix, *x.shape[1:]))
-        x = x.reshape((*(of_all[i] for i in order), *x.shape[2:]))
-        return x.transpose((*(order.index(i) for i in axes), *range(len(order), x.ndim)))
+    def __init__(self, avals: Any):
+        self.n = avals[0].shape[-1]
+        self.of_matrix, self.of_all = _batch_shapes(*avals)
+        axes = range(len(self.of_all))
+        shared = [i for i in axes if self.of_matrix[i] != self.of_all[i]]
+        order = [*(i for i in axes if i not in shared), *shared]
+        self.g, self.m = math.prod(self.of_matrix), math.prod(self.of_all[i] for i in shared)
+        # How the axes of y are moved, and moved back; None where they are in order.
+        self.order = None if order == sorted(order) else order
+        self.moved = tuple(self.of_all[i] for i in order)
 
-    results = work(K, amounts, *ys)
-    return tuple(restored(x, kind) for x, kind in zip(results, RESULTS[wanted], strict=True))
+    def operands(self, xp: Any, operands: Any) -> list[Any]:
+        """Of jnp or np; a copy only where an operand lacks an axis, or axes change places."""
+        K, amounts, *ys = operands
+        of_matrix, n = self.of_matrix, self.n
+        K, amounts = _spread(xp, K, (*of_matrix, n, n)), _spread(xp, amounts, (*of_matrix, 3))
+        flat = [K.reshape(self.g, n, n), amounts.reshape(self.g, 3)]
+        for y in ys:
+            y = _spread(xp, y, (*self.of_all, n))
+            y = y.transpose(*self.order, -1) if self.order else y
+            flat.append(y.reshape(self.g, self.m, n))
+        return flat
+
+    def results(self, results: Any, wanted: str) -> tuple[Any, ...]:
+        """With the batch axes they should have."""
+        shapes = {"matrix": self.of_matrix, "all": self.moved}
+        pairs = zip(results, RESULTS[wanted], strict=True)
+        return tuple(self._restored(x, kind, shapes[kind]) for x, kind in pairs)
+
+    def _restored(self, x: Any, kind: str, shape: tuple[int, ...]) -> Any:
+        x = x.reshape((*shape, *x.shape[1 if kind == "matrix" else 2 :]))
+        if kind == "matrix" or not self.order:
+            return x
+        back = [self.order.index(i) for i in range(len(shape))]
+        return x.transpose((*back, *range(len(shape), x.ndim)))
+
+
+def _spread(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
+    return x if x.shape == shape else xp.broadcast_to(x, shape)
