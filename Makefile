@@ -11,9 +11,17 @@ BIN := .venv/bin
 demo: .venv/.demo
 	$(BIN)/kernax demo --out kernax-demo --force
 
+# Most of a test's time is compilation, and most tests are content with what takes half of it;
+# those marked `optimised` are not. `pytest` alone runs all as users do. A version of XLA that does
+# not know an option ends the process: then there are none.
+QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+
+# Two processes whose linear algebra has two threads each would wait for one another.
+test: export OPENBLAS_NUM_THREADS = 1
 test: lint
-	# Two processes whose linear algebra has two threads each would wait for one another.
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2
+	flags=$$(XLA_FLAGS="$(QUICK)" $(BIN)/python -c 'import jax; jax.devices(); print("$(QUICK)")' 2>/dev/null); \
+	XLA_FLAGS="$$flags" $(BIN)/pytest -n 2 -m 'not optimised'
+	$(BIN)/pytest -n 2 -m optimised
 
 bench: .venv/.bench
 	$(BIN)/python benchmarks/run.py

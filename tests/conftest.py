@@ -1,5 +1,7 @@
 """The conditions of the suite: float64, strict promotion, checked shapes, warnings as errors."""
 
+import gc
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -10,6 +12,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 with install_import_hook("kernax", "beartype.beartype"):
     import kernax  # noqa: F401  (under the hook, before any test imports it)
+
+# A seventh of the suite's time would go into looking for garbage among what JAX keeps.
+gc.set_threshold(100_000, 50, 1000)
+
+
+def pytest_collection_finish(session):
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from kernax.kernels import _blocks, _distance
 from kernax.kernels._gram import covariance
 from tests.table import CASES
 
+pytestmark = pytest.mark.optimised
+
 EPS = np.finfo(float).eps
 
 

@@ -105,6 +105,7 @@ def padded(points):
     return X, np.array([0, 1, 3, 4, 5, 6])
 
 
+@pytest.mark.optimised
 @most
 def test_padded_equals_unpadded(name, points, padded):
     k, (X, real) = CASES[name].kernel, padded
@@ -139,6 +140,7 @@ def test_padding_changes_no_gradient(name, points, padded):
             np.testing.assert_allclose(other.hyperparameters[path], value, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.optimised
 @some
 def test_padding_in_cross_matrices_and_diagonals(name, points, padded):
     k, (X, real) = CASES[name].kernel, padded

@@ -36,6 +36,7 @@ def test_a_constant_length_scale_is_the_squared_exponential(d):
         np.testing.assert_allclose(k.gram(X), SE(0.7).gram(X), rtol=8 * EPS)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("d", [1, 3, 70])
 @pytest.mark.parametrize("function", [plus_one, plus_one_each])

@@ -9,6 +9,8 @@ from tinygp.kernels.distance import L2Distance
 
 import kernax as kx
 
+pytestmark = pytest.mark.optimised
+
 X = np.random.default_rng(3).normal(size=(11, 3))
 T = X[:, :1]
 

@@ -14,6 +14,7 @@ MAT, WEND, GE = kx.MaternKernel, kx.WendlandKernel, kx.GammaExponentialKernel
 COS, SM = kx.CosineKernel, kx.SpectralMixtureKernel
 
 
+@pytest.mark.optimised
 def test_plane_waves_keep_their_digits_far_away():
     assert COS(1.0)(0.0, 1e7) == 1.0
     rng = np.random.default_rng(0)

@@ -24,6 +24,7 @@ POLY, ARC, FBM = kx.PolynomialKernel, kx.ArcCosineKernel, kx.FractionalBrownianK
 # --- fifty digits -------------------------------------------------------------------------------
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", EXACT)
 def test_values_keep_their_digits(name, dtype):

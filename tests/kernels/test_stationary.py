@@ -37,6 +37,7 @@ def test_the_matrix_is_the_formula(name, points):
     assert np.linalg.eigvalsh(K)[0] >= -len(points) * EPS * np.trace(K)
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("name", RADIAL)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_values_are_right_to_the_last_digits(name, dtype):

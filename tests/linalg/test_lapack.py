@@ -61,6 +61,7 @@ def test_factors_multiply_back(route, n):
     assert all(ratio(np.asarray(one), K) <= 30 for one, K in zip(L, A, strict=True))
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_values_and_gradients_in_fifty_digits(route, n):

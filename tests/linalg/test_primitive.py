@@ -100,6 +100,7 @@ def test_each_derivative_is_one_call_to_the_host():
 # --- batches -----------------------------------------------------------------------------------
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("n", "dtype"), [(40, float), (7, float), (7, np.float32), (SMALL, np.float32)]
 )

@@ -33,6 +33,7 @@ def test_batches_of_none_and_of_one_in_every_call(size):
 
 
 # B05
+@pytest.mark.optimised
 def test_an_element_with_infinite_points_leaves_the_others_alone():
     X = np.random.default_rng(0).normal(size=(3, 4, 2))
     batch = kx.BatchKernel(SE(1.0), 3, 0)

@@ -12,7 +12,7 @@ from ._quick import quick_jit
 from ._subject import DIMS, MOST_DIMS, CheckFailedError, Subject, cast
 
 # Small ones first: what fails for three points mostly fails for one.
-SIZES = (1, 2, 3, 0, 5, 10, 50)
+SIZES = (1, 2, 0, 50)
 GRAM = ("pairwise(x, y)", "gram(X)")
 COLUMNS = ("gram(X) of a 1-D X", "k(x, y) of numbers")
 
