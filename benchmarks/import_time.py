@@ -1,13 +1,15 @@
 """What does ``import kernax`` cost, beside ``import jax, equinox`` alone?
 
-Fresh processes, in turn; each imports from a warm file cache.
+Fresh processes, in turn; each imports compiled files from a warm cache, as an installed package.
 
     python benchmarks/import_time.py [--rounds 11]
 """
 
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 
 from protocol import options, report, row
 
@@ -17,16 +19,19 @@ TIMED = "import time; start = time.perf_counter(); import {}; print(time.perf_co
 def main() -> None:
     parsed = options(__doc__, rounds=11)
     times: dict[str, list[float]] = {"jax, equinox": [], "kernax": []}
-    for number in range(parsed.rounds + 1):
-        for modules, seconds in times.items():
-            run = subprocess.run(
-                [sys.executable, "-c", TIMED.format(modules)],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            if number:  # the first fills the file cache
-                seconds.append(float(run.stdout))
+    with tempfile.TemporaryDirectory() as compiled:
+        settings = os.environ | {"PYTHONPYCACHEPREFIX": compiled, "PYTHONDONTWRITEBYTECODE": ""}
+        for number in range(parsed.rounds + 1):
+            for modules, seconds in times.items():
+                run = subprocess.run(
+                    [sys.executable, "-c", TIMED.format(modules)],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env=settings,
+                )
+                if number:  # the first fills the cache
+                    seconds.append(float(run.stdout))
     middle = {modules: statistics.median(seconds) for modules, seconds in times.items()}
     ratio = middle["kernax"] / middle["jax, equinox"]
     found = row("import kernax / import jax, equinox", ratio, 1.25, size="-", times=middle)

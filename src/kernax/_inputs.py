@@ -142,16 +142,17 @@ def without_filler(values: Any, mask: Array | None, name: str) -> Any:
     values = values if isinstance(values, jax.Array) else as_host(values, name)
     if mask is None or isinstance(values, jax.core.Tracer) or not _at_hand(mask):
         return values
-    if values.ndim > 2 and mask.shape == values.shape[-2:-1]:  # one mask for all sets
-        mask = jnp.broadcast_to(mask, values.shape[:-1])
-    fits = mask.dtype == bool and mask.ndim > 0 and mask.shape == values.shape[: mask.ndim]
-    if not fits or values.dtype.kind != "f" or bool(mask.all()):
+    real = np.asarray(mask)  # on the host, where a look costs no dispatch
+    if values.ndim > 2 and real.shape == values.shape[-2:-1]:  # one mask for all sets
+        real = np.broadcast_to(real, values.shape[:-1])
+    fits = real.dtype == bool and real.ndim > 0 and real.shape == values.shape[: real.ndim]
+    if not fits or values.dtype.kind != "f" or real.all():
         return values
     # Any filler on the host would stretch what is centred; on the device only Inf does harm.
     if isinstance(values, jax.Array) and _sum_is_finite(values):
         return values
-    keep = np.asarray(mask).reshape(*mask.shape, *(1,) * (values.ndim - mask.ndim))
-    stand_in = values[np.unravel_index(np.argmax(keep), keep.shape)[: mask.ndim]]
+    keep = real.reshape(*real.shape, *(1,) * (values.ndim - real.ndim))
+    stand_in = values[np.unravel_index(np.argmax(keep), keep.shape)[: real.ndim]]
     where = jnp.where if isinstance(values, jax.Array) else np.where
     return where(keep, values, stand_in if keep.any() else np.zeros_like(stand_in))
 

@@ -44,7 +44,8 @@ def gram(kernel: "AbstractKernel", X: Any, X2: Any, mask: Any, mask2: Any) -> Ar
         return _gram(structure, finite, leaves, first, second)
     if mask2 is not None and X2 is None:
         raise ShapeError("`mask2` was given without `X2`. Fix: use `mask` for the rows of X.")
-    mask, mask2 = (None if m is None else jnp.asarray(m) for m in (mask, mask2))
+    known = lambda m: m if m is None or isinstance(m, jax.Array) else jnp.asarray(m)
+    mask, mask2 = known(mask), known(mask2)
     X = _inputs.without_filler(X, mask, "X")
     if X2 is not None:
         X2 = _inputs.without_filler(X2, mask2, "X2")
