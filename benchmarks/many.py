@@ -88,8 +88,8 @@ def by_hand(logs, X, y):
 
 def beside_vmap(count: int, n: int, rounds: int) -> dict[str, Any]:
     gp, X, y = batch_of(count, n)
-    ones = jnp.ones(count)
-    logs = jnp.log(jnp.stack([ones, gp.kernel.length_scale, gp.noise_variance], axis=-1))
+    scales = gp.hyperparameters["kernel.inner_kernel.right_kernel.length_scale"]
+    logs = jnp.log(jnp.stack([jnp.ones(count), scales, gp.noise_variance], axis=-1))
     (ours, slopes), (theirs, expected) = with_gradient(gp, X, y), by_hand(logs, X, y)
     check(ours, theirs)
     check(slopes.noise_variance * gp.noise_variance, expected[:, 2], 1e-7)
