@@ -4,9 +4,9 @@ Functions are compiled and warmed up, their results checked to be finite and rig
 in turn, round after round in one process, so that a slow moment of the machine hits all of them.
 A figure is the median over the rounds; a comparison is the ratio of two medians of one run. Each
 is a row: what was measured, its value, the goal that it should not exceed, the stretch beyond it,
-the size and dtype; a script's rows are saved with the versions and the machine. Memory that was
-used once stays with the process, or a result of some megabytes would be timed with the faults of
-its pages in one round and without them in the next.
+the size and dtype; a script's rows are saved with the versions and the machine. Memory up to 32 MB
+stays with the process, or such a result would be timed with the faults of its pages in one round
+and without them in the next; a larger one has them in each.
 """
 
 import argparse
@@ -30,17 +30,17 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 
-def keep_memory() -> None:
-    """glibc then takes no result from `mmap`, gives nothing back, and has one heap."""
+def settle_memory() -> None:
+    """What glibc comes to by itself: up to 32 MB from one heap that keeps it, more from `mmap`."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        most_mmaps, trim_threshold, most_arenas = -4, -1, -8
-        mallopt(most_mmaps, 0)
+        trim_threshold, mmap_threshold, most_arenas = -1, -3, -8
+        mallopt(mmap_threshold, 32 * 2**20)
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(most_arenas, 1)
 
 
-keep_memory()
+settle_memory()
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("kernax-gp", "jax", "jaxlib", "equinox", "numpy", "tinygp", "scikit-learn", "gpflash")

@@ -184,6 +184,8 @@ class Posterior(eqx.Module):
         self._check_dimension(data.X, X_new, "X_new")
         known = dataclasses.replace(self._known(), gp=gp)
         state = _predict.extended_state(*flatten(known), data.compiled)
+        first = lambda state: state.factor.first
+        state = eqx.tree_at(first, state, first(self.state), is_leaf=lambda leaf: leaf is None)
         both = self._joined(data)
         report_elements(gp, state.value, state.factor.jitter, lambda: gp._failure(both))
         return Posterior(gp, both, state)

@@ -78,7 +78,10 @@ def condition_state(structure: Structure, leaves: tuple[Array, ...], data: Data)
 
 @partial(jax.jit, static_argnames=("structure",))
 def extended_state(structure: Structure, leaves: tuple[Array, ...], new: Data) -> State:
-    """The state with further observations, in O(n^2 m); the noise of all points is in the gp."""
+    """The state with further observations, in O(n^2 m); the noise of all points is in the gp.
+
+    Without the n^2 numbers of ``factor.first``, which stay as they are: a result is a copy.
+    """
     known: Known = structure.rebuild(leaves)
     old = known.data
 
@@ -94,7 +97,8 @@ def extended_state(structure: Structure, leaves: tuple[Array, ...], new: Data) -
                 cross = jnp.where(jnp.expand_dims(rows, axis), cross, 0.0)
         count = at.n + (n if real is None else jnp.sum(real).astype(cross.dtype))
         factor = state.factor.extend(cross, at.K, count, at.scale)
-        return _state(factor, factor.append(state.whitened, at.residual), count)
+        both = _state(factor, factor.append(state.whitened, at.residual), count)
+        return eqx.tree_at(lambda state: state.factor.first, both, None)
 
     arrays = (Per(known.state), *old.arrays, *new.arrays)
     state: State = over_elements(element, known.gp, *arrays)

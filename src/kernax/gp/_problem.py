@@ -71,7 +71,7 @@ class Problem:
         n = self.data.X.shape[-2]
         elements = np.asarray(index) % self.elements
         together = min(max(1, TOGETHER // max(1, n * n)), self.runs)
-        if len(points) == 1 or together == 1 or (self.sizes and not self.apart):
+        if together == 1 or (self.sizes and not self.apart):
             results = [self._at(u, e) for u, e in zip(points, elements, strict=True)]
             return (
                 np.asarray([loss for loss, _ in results]),
