@@ -110,15 +110,19 @@ def in_32_bits(n: int) -> None:
     K = np.asarray(covariance(HYPERPARAMETERS, x), np.float32)
     with np.errstate(divide="ignore"):
         print(f"{n} points in 32 bits, no noise: log(det K) = {np.log(np.linalg.det(K))}, ", end="")
+    likelihood = lambda gp: gp.log_marginal_likelihood(x, x)
     with jax.enable_x64(False), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gp = kernax.GaussianProcess(kernax.SEKernel(LENGTH_SCALE), 0.0)
-        value, slope = jax.value_and_grad(lambda gp: gp.log_marginal_likelihood(x, x))(gp)
-        found = float(slope.kernel.length_scale)
-    print(f"Kernax: {float(value):.6g}, with the derivative {found:.6g} in the length-scale")
-    for warning in caught:
-        if issubclass(warning.category, kernax.NumericalWarning):
-            print(f"  and it says: {warning.message}")
+        jitter = float(gp.condition(x, x).jitter)
+        value, slope = float(likelihood(gp)), float(jax.grad(likelihood)(gp).kernel.length_scale)
+    print(f"Kernax: {value:.6g}, with the derivative {slope:.6g} in the length-scale")
+    for text in sorted({str(warning.message) for warning in caught}):
+        print(f"  and it says: {text}")
+    gp = kernax.GaussianProcess(kernax.SEKernel(LENGTH_SCALE), jitter)
+    exact, steep = float(likelihood(gp)), float(jax.grad(likelihood)(gp).kernel.length_scale)
+    print(f"  in 64 bits, with as much jitter as noise: {exact:.6g} and {steep:.6g}")
+    np.testing.assert_allclose([value, slope], [exact, steep], rtol=0.05)
 
 
 def draw(times: dict[int, dict[str, float]], out: Path) -> None:

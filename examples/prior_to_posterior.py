@@ -30,7 +30,9 @@ def exercise_in_the_plane(key: Any) -> Any:
     found, spread = np.mean(draws, axis=0), np.cov(draws.T)
     error = np.sqrt(np.diag(C) / len(draws))
     assert (np.abs(found - mean) < 5 * error).all()
-    print(f"20,000 draws in the plane: mean {found.round(3)}, covariance {spread.round(3).tolist()}")
+    print(
+        f"20,000 draws in the plane: mean {found.round(3)}, covariance {spread.round(3).tolist()}"
+    )
     return draws
 
 
@@ -76,7 +78,9 @@ def exercise_more_data(gp: Any, x: Any, y: Any, grid: Any, key: Any) -> Any:
     late = early.update(x[3:], y[3:])
     np.testing.assert_allclose(late.mean(grid), gp.condition(x, y).mean(grid), atol=1e-9)
     paths = late.sample_paths(key, (5,))
-    print(f"five functions of the posterior at 3.14: {np.asarray(paths([[3.14]])).ravel().round(2)}")
+    print(
+        f"five functions of the posterior at 3.14: {np.asarray(paths([[3.14]])).ravel().round(2)}"
+    )
     return paths
 
 

@@ -31,6 +31,7 @@ def losses(output):
 
 def test_every_example_is_tested():
     tested = {"kernels_notebook", "equinox_model", "flax_model"}
+    tested |= {"likelihood_gradients", "prior_to_posterior"}
     assert {path.stem for path in EXAMPLES} == tested
     for path in EXAMPLES:
         assert re.match(rf'""".*python examples/{path.name}.*?"""', path.read_text(), re.DOTALL)
@@ -53,6 +54,29 @@ def test_the_notebook_of_kernels():
         "batch, distinct hyperparameters, one regular 1-D grid",
     ):
         assert case in table
+
+
+def test_gradients_of_the_likelihood(tmp_path):
+    picture = tmp_path / "times.png"
+    output = printed("examples/likelihood_gradients.py", "--small", f"--out={picture}")
+    rows = [line.split() for line in output.splitlines()[1:3]]
+    assert [row[0] for row in rows] == ["3", "40"]
+    # That the three ways agree the script checks itself.
+    assert "log(det K) = -inf, Kernax: 836" in output
+    assert "2.38e-05 was added to its diagonal" in output
+    assert picture.stat().st_size > 10_000
+
+
+def test_from_the_prior_to_the_posterior(tmp_path):
+    picture = tmp_path / "functions.png"
+    output = printed("examples/prior_to_posterior.py", f"--out={picture}")
+    assert re.search(r"least eigenvalue \S+e-1[4-6], singular", output)
+    assert float(re.search(r"covariance within (\S+) standard errors", output)[1]) < 5
+    before, after, wrong = map(float, re.search(
+        r"(\S+) before the data, (\S+) after, (\S+) with the wrong sign", output
+    ).groups())  # fmt: skip
+    assert after < before < wrong
+    assert picture.stat().st_size > 50_000
 
 
 def test_the_equinox_model():
