@@ -120,9 +120,9 @@ def print_devices(count: int, n: int, rounds: int) -> None:
 
 
 def two_devices(count: int, n: int, rounds: int) -> dict[str, Any]:
-    # One thread per device, or one device would use both cores already.
-    flags = "--xla_force_host_platform_device_count=2 --xla_cpu_multi_thread_eigen=false"
-    settings = os.environ | {"XLA_FLAGS": flags}
+    # Two devices whose LAPACK had threads of its own would wait for one another.
+    flags = "--xla_force_host_platform_device_count=2"
+    settings = os.environ | {"XLA_FLAGS": flags, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__)), "--devices", str(count), str(n), str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=settings)
     one, two = map(float, done.stdout.split())
