@@ -83,5 +83,27 @@ def test_columns_that_do_not_vary_and_data_too_few():
     batch = kx.GaussianProcess(kx.BatchKernel(kx.SEKernel(), 2, 0))
     with pytest.raises(kx.ParameterError, match="for one process, and this is a batch"):
         kx.default_priors(batch, X[None], Y[None])
-    with pytest.raises(kx.ParameterError, match="`start` is 'here', expected 'given' or 'data'"):
+    with pytest.raises(
+        kx.ParameterError, match="`start` is 'here', expected 'auto', 'given' or 'data'"
+    ):
         kx.fit(GP, X, Y, start="here")
+
+
+def test_raw_data_need_no_start_values():
+    """Data of any units, far from the values that a kernel is written with."""
+    rng = np.random.default_rng(4)
+    x = np.sort(rng.uniform(2e5, 2.9e5, 60))
+    y = 3000.0 * np.sin(x / 8000.0) + 5e4 + 100.0 * rng.normal(size=60)
+    gp = kx.GaussianProcess(1.0 * kx.SEKernel(1.0), 1.0, mean=kx.ConstantMean(0.0))
+    fitted = kx.fit(gp, x, y, progress=False)
+    assert fitted.converged
+    ahead = rng.uniform(2.1e5, 2.8e5, 20)
+    wanted = 3000.0 * np.sin(ahead / 8000.0) + 5e4
+    assert np.sqrt(np.mean((fitted.gp.condition(x, y).mean(ahead) - wanted) ** 2)) < 200
+    # A start that explains the data stays, whatever their scale says.
+    near = fitted.gp.replace(noise_variance=2e4)
+    again = kx.fit(near, x, y, progress=False)
+    np.testing.assert_allclose(again.history[0], -near.log_marginal_likelihood(x, y), rtol=1e-12)
+    with pytest.warns(kx.ConvergenceWarning, match="after 0 steps"):
+        told = kx.fit(gp, x, y, start="given", max_steps=0, progress=False)
+    np.testing.assert_allclose(told.loss, -gp.log_marginal_likelihood(x, y), rtol=1e-12)

@@ -71,6 +71,12 @@ def default_priors(
     return priors
 
 
+def noise_alone(gp: GaussianProcess, X: Any, y: Any, mask: Any) -> float:
+    """The loss of y as independent noise of its own mean and variance."""
+    found = _Scales.of(gp, X, y, mask)
+    return 0.5 * found.count * (math.log(2 * math.pi * found.variance) + 1.0)
+
+
 class _Scales:
     """What the data say of their scale."""
 
@@ -87,7 +93,7 @@ class _Scales:
         # A column that does not vary says nothing: 1 in its place.
         self.spread = _or_one(X.std(axis=0))
         self.range = _or_one(np.ptp(X, axis=0))
-        self.mean, self.variance = float(y.mean()), float(_or_one(y.var()))
+        self.mean, self.variance, self.count = float(y.mean()), float(_or_one(y.var())), y.size
 
     @classmethod
     def of(cls, gp: GaussianProcess, X: Any, y: Any, mask: Any) -> "_Scales":
@@ -111,7 +117,7 @@ class _Scales:
             found["mean.value"] = (mean, mean, math.sqrt(self.variance))
         dtypes = {path: gp.hyperparameters[path].dtype for path in found}
         return {
-            path: (start.astype(dtypes[path]), middle.astype(dtypes[path]), sigma)
+            path: (np.asarray(start, dtypes[path]), np.asarray(middle, dtypes[path]), sigma)
             for path, (start, middle, sigma) in found.items()
         }
 

@@ -22,9 +22,9 @@ from .._errors import (
 )
 from .._module import Structure, flatten, with_leaves
 from .._typing import ArrayLike, HostArray
-from ..linalg import total_log_density
+from ..linalg import log_density
 from ._data import Data, as_data, as_key, system
-from ._defaults import default_priors, default_start
+from ._defaults import default_priors, default_start, noise_alone
 from ._elements import over_elements
 from ._laplace import LaplaceApproximation
 from ._minimise import Runs, Stop, best, minimise, start_runs
@@ -109,7 +109,7 @@ def fit(
     progress: bool = True,
     *,
     mask: ArrayLike | None = None,
-    start: str = "given",
+    start: str = "auto",
     resume: FitResult | None = None,
 ) -> FitResult:
     """Hyperparameters of maximal marginal likelihood, or maximal a posteriori with priors.
@@ -119,9 +119,12 @@ def fit(
     hyperparameter, of the logit of one in an interval. So each prior counts with the Jacobian of
     the transformation, and a log-normal prior pulls towards its median. Hyperparameters without
     a prior are flat in free space. Without priors it is the maximum likelihood, which does not
-    depend on the space. ``priors="data"`` takes `default_priors`, and ``start="data"`` begins at
-    `default_start` in place of the given values: both come from the scale of the data, so that
-    raw data of any units will do.
+    depend on the space. ``priors="data"`` takes `default_priors`, from the scale of the data.
+
+    ``start``: ``"given"``, the values that the process has; ``"data"``, those of `default_start`,
+    from the scale of the data, for one process. ``"auto"``: the given ones, unless they explain
+    the data less than independent noise of the mean and variance of y does, and those of the data
+    more than they; so raw data of any units will do. A batch starts at the given values.
 
     ``fixed``: paths, or parts of the tree such as ``"mean"``, that stay as they are, to the bit.
     ``restarts``: further starts, drawn with ``key`` from the priors, or in free space around the
@@ -153,6 +156,12 @@ def fit(
     problem = Problem(gp, data, held, resolve_priors(gp, priors, held))
     key = jax.random.key(0) if key is None else as_key(key)
     starts = problem.starts(restarts, key)
+    if start == "auto" and resume is None and not problem.sizes and _count(data) > 1:
+        given = problem.evaluate(starts[:1], np.zeros(1, int))[0][0]
+        if noise_alone(gp, X, y, mask) < given < np.inf:
+            other = problem.free_point(default_start(gp, X, y, mask=mask).hyperparameters)
+            if problem.evaluate(other[None], np.zeros(1, int))[0][0] < given:
+                starts[0] = other
     runs = start_runs(problem.evaluate, starts) if resume is None else _resumed(resume, starts)
     tolerance, resolution = (1e-5, 1e-9) if problem.dtype == jnp.float64 else (1e-3, 1e-6)
     interrupted = False
@@ -175,10 +184,11 @@ def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any, start: A
             f"`priors` is a {type(priors).__name__}, expected a dict of paths and distributions, "
             "or 'data'. Fix: pass for instance {'noise_variance': LogNormal(0, 1)}."
         )
-    if start not in ("given", "data"):
+    if start not in ("auto", "given", "data"):
         raise ParameterError(
-            f"`start` is {start!r}, expected 'given' or 'data'. Fix: leave it out to start from "
-            "the values that the process has."
+            f"`start` is {start!r}, expected 'auto', 'given' or 'data'. Fix: leave it out, to "
+            "start from the values that the process has, or from the data's scale if that is "
+            "better."
         )
     for name, value in (("restarts", restarts), ("max_steps", max_steps)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
@@ -330,7 +340,7 @@ def _warn(
 def _jitter(structure: Structure, leaves: tuple[Array, ...], data: Data) -> Array:
     def element(gp: Any, _: None, *arrays: Any) -> Array:
         at = system(gp, data.element(*arrays))
-        value, jitter = total_log_density(at.K, at.residual, at.n, at.scale)
+        value, jitter = log_density(at.K, at.residual, at.n, at.scale)
         # What failed all the same was said already.
         return jnp.where(jnp.isnan(value), 0.0, jitter)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from .._inputs import common_dtype
 from .._module import Structure, flatten, named_leaves, with_leaves
 from .._typing import HostArray
-from ..linalg import total_log_density
+from ..linalg import log_density
 from ._data import Data, system
 from ._elements import element_of, over_elements
 from ._free_space import FreeSpace, coordinate, free_space
@@ -51,6 +51,14 @@ class Problem:
         drawn = [self._random_start(jax.random.fold_in(key, i)) for i in range(count)]
         origin = np.zeros((self.elements, self.space.size), self.dtype)
         return np.concatenate([origin, *drawn])
+
+    def free_point(self, values: dict[str, Array]) -> HostArray:
+        """The free coordinates of one process of these values."""
+        parts = [np.zeros(0, self.dtype)]
+        for path, constraint in zip(self.space.paths, self.space.constraints, strict=True):
+            start = self.start[path].astype(self.dtype)
+            parts.append(np.asarray(coordinate(constraint, values[path], start)).reshape(-1))
+        return np.concatenate(parts).astype(self.dtype)
 
     def _random_start(self, key: Array) -> HostArray:
         """Free coordinates drawn from the priors; without one, around the start."""
@@ -183,7 +191,7 @@ def _loss(
 
 def _log_likelihood(gp: Any, _: None, data: Data) -> Array:
     at = system(gp, data)
-    value: Array = total_log_density(at.K, at.residual, at.n, at.scale)[0]
+    value: Array = log_density(at.K, at.residual, at.n, at.scale)[0]
     return value
 
 

@@ -24,7 +24,7 @@ from .._parameters import non_negative
 from .._typing import ArrayLike, Key, NanOption, Parameter, Shape
 from ..kernels import AbstractKernel, NegKernel
 from ..kernels._gram import covariance
-from ..linalg import Dense, cholesky, total_log_density
+from ..linalg import Dense, cholesky, log_density
 from ..linalg._mvn import failure, not_psd, report
 from ._data import (
     Data,
@@ -225,7 +225,7 @@ def _log_likelihood(
 
     def element(gp: Any, _: None, *arrays: Any) -> tuple[Array, Array]:
         at = system(gp, data.element(*arrays))
-        return total_log_density(at.K, at.residual, at.n, at.scale)
+        return log_density(at.K, at.residual, at.n, at.scale)
 
     found: tuple[Array, Array] = over_elements(element, gp, *data.arrays)
     return found

@@ -1,7 +1,7 @@
 """Linear algebra of covariance matrices: factorise once, with jitter only where needed."""
 
 from ._dense import Dense, Status, cholesky, log_density, status_of, whiten
-from ._factor import DenseFactor, factorise, total_log_density
+from ._factor import DenseFactor, factorise
 from ._mvn import mvn_log_density
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     "log_density",
     "mvn_log_density",
     "status_of",
-    "total_log_density",
     "whiten",
 ]

@@ -7,12 +7,11 @@ solver may answer in its own way.
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._typing import Scalar, Square, Vector
-from ._dense import LOG_2PI, cholesky, log_density, whiten
+from ._dense import LOG_2PI, cholesky, whiten
 
 
 class DenseFactor(eqx.Module):
@@ -116,11 +115,3 @@ class DenseFactor(eqx.Module):
 def factorise(K: Square, count: Any, scale: Any) -> DenseFactor:
     """The factorisation of a covariance matrix; all NaN where it has none, even with jitter."""
     return DenseFactor(*cholesky(K, count, scale))
-
-
-def total_log_density(K: Square, Y: Array, count: Scalar, scale: Scalar) -> tuple[Scalar, Scalar]:
-    """The log density of a vector, or the sum over columns that share one factorisation."""
-    if Y.ndim == 1:
-        return log_density(K, Y, count, scale)
-    values, jitters = jax.vmap(log_density, in_axes=(None, 1, None, None))(K, Y, count, scale)
-    return jnp.sum(values), jnp.max(jitters)
