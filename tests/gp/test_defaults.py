@@ -1,5 +1,7 @@
 """Start values and priors from the data's scale: any units give the same fit."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -107,3 +109,23 @@ def test_raw_data_need_no_start_values():
     with pytest.warns(kx.ConvergenceWarning, match="after 0 steps"):
         told = kx.fit(gp, x, y, start="given", max_steps=0, progress=False)
     np.testing.assert_allclose(told.loss, -gp.log_marginal_likelihood(x, y), rtol=1e-12)
+
+
+def test_values_that_are_tied_or_have_another_shape_are_left_out():
+    class Humps(kx.AbstractKernel):
+        """Three length-scales, whatever the dimension."""
+
+        length_scale: jax.Array = kx.positive(1.0)
+
+        def pairwise(self, x, y):
+            s = jnp.sum(jnp.square(x - y))
+            return jnp.sum(jnp.exp(-s / self.length_scale**2))
+
+    own = kx.default_start(kx.GaussianProcess(Humps(np.ones(3)), 0.1), X, Y)
+    np.testing.assert_array_equal(own.kernel.length_scale, 1.0)
+    tied = kx.tie(
+        kx.SEKernel(2.0) + kx.SEKernel(2.0),
+        {"right_kernel.length_scale": "left_kernel.length_scale"},
+    )
+    found = kx.default_start(kx.GaussianProcess(tied, 0.1), X, Y).hyperparameters
+    assert found.keys() == {"kernel.inner_kernel.left_kernel.length_scale", "noise_variance"}

@@ -115,10 +115,17 @@ class _Scales:
         if isinstance(gp.mean, ConstantMean):
             mean = np.asarray(self.mean)
             found["mean.value"] = (mean, mean, math.sqrt(self.variance))
-        dtypes = {path: gp.hyperparameters[path].dtype for path in found}
+        # Not what is tied to another, nor a field of that name with a meaning of its own.
+        known = gp.hyperparameters
+        fits = lambda path, start: path in known and np.shape(start) == known[path].shape
         return {
-            path: (np.asarray(start, dtypes[path]), np.asarray(middle, dtypes[path]), sigma)
+            path: (
+                np.asarray(start, known[path].dtype),
+                np.asarray(middle, known[path].dtype),
+                sigma,
+            )
             for path, (start, middle, sigma) in found.items()
+            if fits(path, start)
         }
 
     def _walk(self, kernel: Any, path: str, dims: Any, terms: int, found: Any) -> None:
