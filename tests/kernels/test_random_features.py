@@ -113,7 +113,7 @@ def test_derivatives_of_features_are_without_bias():
         phi = kx.random_features(key, k.replace(**values), 2, 64)
         return jnp.vdot(phi(x), phi(y), precision="highest")
 
-    keys = jax.random.split(jax.random.key(5), 150)
+    keys = jax.random.split(jax.random.key(5), 400)
     values = k.hyperparameters
     drawn = jax.jit(jax.vmap(jax.grad(estimate), in_axes=(None, 0)))(values, keys)
     expected = jax.grad(lambda values: k.replace(**values).pairwise(x[0], y[0]))(values)

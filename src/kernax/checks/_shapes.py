@@ -12,7 +12,7 @@ from ._quick import quick_jit
 from ._subject import DIMS, MOST_DIMS, CheckFailedError, Subject, cast
 
 # Small ones first: what fails for three points mostly fails for one.
-SIZES = (1, 2, 0, 50)
+SIZES = (1, 2, 3, 0, 5, 10, 50)
 GRAM = ("pairwise(x, y)", "gram(X)")
 COLUMNS = ("gram(X) of a 1-D X", "k(x, y) of numbers")
 
@@ -24,8 +24,9 @@ def check_shapes(subject: Subject) -> list[str]:
     """Finds the dimensions that the kernel takes; shapes when traced, and a few of them run."""
     left_out = _find_dims(subject)
     usual, least = subject.dtypes[0], subject.dtypes[-1]
-    for n in SIZES:
-        _check_forms(subject, n, subject.dims[0], usual, GRAM)
+    for n in SIZES:  # the formula of a pair is the same for any number of points
+        names = GRAM if n == SIZES[0] else GRAM[1:]
+        _check_forms(subject, n, subject.dims[0], usual, names)
     for d in subject.dims:
         _check_forms(subject, 3, d, usual, None if d == subject.middle else (*GRAM, *COLUMNS))
     _check_forms(subject, 3, subject.middle, least, GRAM)
