@@ -131,11 +131,11 @@ def _judge(
 @quick_jit
 def _derivatives(structure: Structure, leaves: tuple[Array, ...], X: Array) -> Any:
     kernel = structure.rebuild(leaves)
-    formula = prepared(kernel, X.dtype).pairwise
-    both = jax.jacfwd(jax.grad(formula, argnums=0), argnums=1)
-    second = jax.vmap(lambda x: jax.vmap(lambda y: jax.grad(formula, argnums=1)(x, y))(X))(X)
-    mixed = jax.vmap(lambda x: jax.vmap(lambda y: both(x, y))(X))(X)
-    return jnp.stack([kernel.gradient(X), second]), mixed
+    slopes = jax.grad(prepared(kernel, X.dtype).pairwise, argnums=(0, 1))
+    both = jax.jacfwd(slopes, argnums=1, has_aux=True)  # of the first, and the second with it
+    n, d = X.shape
+    mixed, second = jax.vmap(both)(jnp.repeat(X, n, axis=0), jnp.tile(X, (n, 1)))
+    return jnp.stack([kernel.gradient(X), second.reshape(n, n, d)]), mixed.reshape(n, n, d, d)
 
 
 # --- differences --------------------------------------------------------------------------------

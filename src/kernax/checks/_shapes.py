@@ -91,7 +91,8 @@ def _forms(subject: Subject, kernel: Any, n: int, d: int, dtype: Any) -> Iterato
     b, m, x = subject.batch, 2, (d,)
     X, Y = (*subject.sets, n, d), (*subject.sets, m, d)
     if not subject.levels:
-        yield "pairwise(x, y)", (), prepared(kernel, dtype).pairwise, [x, x]
+        pairwise = lambda x, y: prepared(kernel, dtype).pairwise(x, y)
+        yield "pairwise(x, y)", (), pairwise, [x, x]
     yield "gram(X)", (*b, n, n), kernel.gram, [X]
     yield "gram(X, X2)", (*b, n, m), kernel.gram, [X, Y]
     yield "diagonal(X)", (*b, n), kernel.diagonal, [X]

@@ -148,6 +148,13 @@ def _pairs(structure: Structure, leaves: tuple[Array, ...], x: Array, y: Array) 
     return jax.vmap(kernel.pairwise)(x, y)
 
 
+@quick_jit
+def diagonal_and_cross(structure: Structure, leaves: tuple[Array, ...], X: Array) -> Any:
+    """``diagonal(X)`` and ``gram(X, X)``, in one program for all who need one of them."""
+    kernel = structure.rebuild(leaves)
+    return kernel.diagonal(X), kernel.gram(X, X)
+
+
 def show(value: Any) -> str:
     """A number, a small array, or the shape of a large one, as text."""
     if isinstance(value, str):

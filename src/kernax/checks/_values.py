@@ -10,13 +10,14 @@ from jaxtyping import Array
 from .._module import Structure, flatten, prepared
 from .._typing import HostArray
 from ..kernels import AbstractKernel
-from ..kernels._gram import has_noise, variances
+from ..kernels._gram import has_noise, with_noise
 from ._quick import quick_jit
 from ._subject import (
     ROWS,
     CheckFailedError,
     Subject,
     cast,
+    diagonal_and_cross,
     pairs,
     show,
     simple_points,
@@ -65,26 +66,26 @@ def point_sets(subject: Subject, d: int) -> dict[str, HostArray]:
 
 
 def matrices(subject: Subject, kernel: AbstractKernel, d: int, dtype: Any) -> Matrices:
-    """All of them for one plain kernel, in one compiled program per dimension and dtype."""
-    structure, leaves = flatten(cast(kernel, dtype))
+    """All of them for one plain kernel; of each program one per dimension and dtype."""
+    own = cast(kernel, dtype)
+    structure, leaves = flatten(own)
     X = np.stack(list(point_sets(subject, d).values()))
+    sets = X.astype(dtype)
     subject.case = {"d": d, "dtype": dtype.name, "call": "gram(X, X2)"}
-    results = _matrices(structure, leaves, jnp.asarray(X, dtype))
-    formula, matrix, diagonal = (np.asarray(result, float) for result in results)
+    first, second = sets.repeat(ROWS, axis=1), np.tile(sets, (1, ROWS, 1))
+    formula = pairs(own, first.reshape(-1, d), second.reshape(-1, d)).reshape(-1, ROWS, ROWS)
+    points = sets.reshape(-1, d)
+    variances = pairs(with_noise(own), points, points).reshape(-1, ROWS)
+    matrix = _matrices(structure, leaves, jnp.asarray(sets))
     spread = np.abs(X / subject.steps[:d]).max(axis=(1, 2))
-    return Matrices(X, formula, matrix, diagonal, spread)
+    host = lambda values: np.asarray(values, float)
+    return Matrices(X, host(formula), host(matrix), host(variances), spread)
 
 
 @quick_jit
-def _matrices(structure: Structure, leaves: tuple[Array, ...], sets: Array) -> Any:
+def _matrices(structure: Structure, leaves: tuple[Array, ...], sets: Array) -> Array:
     kernel = prepared(structure.rebuild(leaves), sets.dtype)
-
-    def each(X: Array) -> Any:
-        row = jax.vmap(kernel.pairwise, in_axes=(None, 0))
-        formula = jax.vmap(row, in_axes=(0, None))(X, X)
-        return formula, kernel.matrix(X, X), variances(kernel, X)
-
-    return jax.vmap(each)(sets)
+    return jax.vmap(lambda X: kernel.matrix(X, X))(sets)
 
 
 # --- symmetry -----------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def _check_calls(subject: Subject, d: int, dtype: Any) -> None:
     grams = np.asarray(kernel.gram(points))
     structure, leaves = flatten(kernel)
     subject.case["call"] = "diagonal(X)"
-    diagonals, crosses = map(np.asarray, _calls(structure, leaves, jnp.asarray(points)))
+    diagonals, crosses = map(np.asarray, diagonal_and_cross(structure, leaves, jnp.asarray(points)))
     for end, element in zip((0, -1), subject.elements, strict=False):
         K, cross = (matrix.reshape(-1, ROWS, ROWS)[end] for matrix in (grams, crosses))
         diagonal = diagonals.reshape(-1, ROWS)[end]
@@ -162,12 +163,6 @@ def _check_calls(subject: Subject, d: int, dtype: Any) -> None:
             "{} on the diagonal of gram(X) and {} from diagonal(X)",
             "do not override `diagonal` or `gram`: both follow from the formula", X, dtype,
         )  # fmt: skip
-
-
-@quick_jit
-def _calls(structure: Structure, leaves: tuple[Array, ...], X: Array) -> Any:
-    kernel = structure.rebuild(leaves)
-    return kernel.diagonal(X), kernel.gram(X, X)
 
 
 def _compare(
