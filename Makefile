@@ -14,7 +14,8 @@ demo: .venv/.demo
 # Most of a test's time is compilation, and most tests are content with what takes half of it;
 # those marked `optimised` are not. `pytest` alone runs all as users do. A version of XLA that does
 # not know an option ends the process: then there are none.
-QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
+  --xla_cpu_parallel_codegen_split_count=1
 
 # Two processes whose linear algebra has two threads each would wait for one another.
 test: export OPENBLAS_NUM_THREADS = 1

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Slower code, in a fifth of the time. They are no part of JAX, so that one day they may be gone.
+# Slower code, in a sixth of the time. They are no part of JAX, so that one day they may be gone.
 _OPTIONS: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
 }
 
 
