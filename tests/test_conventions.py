@@ -27,7 +27,7 @@ LAYERS = (
     ("_inputs", "_module"),
     ("kernels",),
     ("transforms",),
-    ("linalg",),
+    ("linalg", "calculus"),
     ("gp",),
     ("io",),
     ("checks",),

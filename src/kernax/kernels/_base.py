@@ -171,7 +171,24 @@ class AbstractKernel(Parameterised):
         coincident points too; where the two one-sided slopes differ there (`Matern12Kernel`) it
         is their mean, 0. A 1-D array is **n points of dimension one**; padding gives NaN.
         """
-        return _gram.gradient(self, X1, X2, argument)
+        return _derivatives().gradient(self, X1, X2, argument)
+
+    def hessian(self, X1: ArrayLike, X2: ArrayLike | None = None, argument: Any = 1) -> Array:
+        """The second derivatives of k(x1, x2) in one of its points, to (n, m, d, d).
+
+        Entry [.., j, l] is d2k/dx_j dx_l, of x1 for ``argument`` 0, of x2 for 1. ``X2=None`` means
+        X1. Right at coincident points; a kernel whose process is not mean-square differentiable
+        (`differentiability` < 1) is refused with `ParameterError`, since it has none there.
+        """
+        return _derivatives().hessian(self, X1, X2, argument)
+
+    def mixed_hessian(self, X1: ArrayLike, X2: ArrayLike | None = None) -> Array:
+        """The covariances of gradients, entry [.., j, l] d2k/dx1_j dx2_l, to (n, m, d, d).
+
+        Points and errors as in `hessian`. Where k is a function of x1 - x2, it is minus the
+        hessian in either point.
+        """
+        return _derivatives().mixed_hessian(self, X1, X2)
 
     # Without this NumPy arrays would take over `array * kernel` element by element.
     __array_ufunc__ = None
@@ -249,6 +266,13 @@ def _compose() -> Any:
     from . import _compose
 
     return _compose
+
+
+def _derivatives() -> Any:
+    # What is known of a class is stated for kernels that derive from this one.
+    from . import _derivatives
+
+    return _derivatives
 
 
 def subkernels(kernel: AbstractKernel) -> list[AbstractKernel]:

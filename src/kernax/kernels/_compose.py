@@ -23,7 +23,7 @@ from .._typing import Matrix, OtherPointOrPoints, OtherPoints, Point, PointOrPoi
 from ._base import AbstractKernel, subkernels
 from ._elementary import ConstantKernel, WhiteNoiseKernel
 
-Call = Callable[[AbstractKernel, Any, Any], Array]
+Call = Callable[[AbstractKernel, Any, Any], Any]
 
 
 class CompositeKernel(AbstractKernel):
@@ -33,8 +33,11 @@ class CompositeKernel(AbstractKernel):
         self.levels()  # batches that do not fit together are refused here
 
     @abc.abstractmethod
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
-        """The rule, for points and for sets of points alike."""
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
+        """The rule, for points, for sets of points, and for values that carry derivatives.
+
+        ``call`` gives what has sums, products and whole powers.
+        """
 
     def pairwise(self, x: Point, y: Point) -> Scalar:
         """The rule on one pair of points."""
@@ -86,7 +89,7 @@ class WrapperKernel(CompositeKernel):
 
     inner_kernel: AbstractKernel = eqx.field(converter=lambda value: as_kernel(value))
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
         return call(self.inner_kernel, x, y)
 
 
@@ -98,7 +101,7 @@ class _PairKernel(OperatorKernel):
 class SumKernel(_PairKernel):
     """k(x, y) = left(x, y) + right(x, y): independent functions added."""
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
         return call(self.left_kernel, x, y) + call(self.right_kernel, x, y)
 
     def sign(self) -> int:
@@ -109,7 +112,7 @@ class SumKernel(_PairKernel):
 class ProductKernel(_PairKernel):
     """k(x, y) = left(x, y) * right(x, y)."""
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
         return call(self.left_kernel, x, y) * call(self.right_kernel, x, y)
 
     def sign(self) -> int:
@@ -119,7 +122,7 @@ class ProductKernel(_PairKernel):
 class NegKernel(OperatorKernel, WrapperKernel):
     """k(x, y) = -inner(x, y): a term of a difference, not a covariance by itself."""
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
         return -call(self.inner_kernel, x, y)
 
     def sign(self) -> int:
@@ -131,8 +134,8 @@ class PowerKernel(OperatorKernel, WrapperKernel):
 
     exponent: int = positive_integer()
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
-        return jax.lax.integer_pow(call(self.inner_kernel, x, y), self.exponent)
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
+        return call(self.inner_kernel, x, y) ** self.exponent
 
     def sign(self) -> int:
         return self.inner_kernel.sign() ** self.exponent

@@ -270,7 +270,7 @@ def _(kernel: ARDKernel, d: int) -> list[Any]:
 
 @_TERMS.of(ActiveDimsKernel)
 def _(kernel: ActiveDimsKernel, d: int) -> list[Any]:
-    kernel._check(d)
+    kernel.check(d)
     dims = tuple(dim % d for dim in kernel.active_dims)
     columns = jnp.asarray(dims)
     wide = lambda f: jnp.zeros((f.shape[0], d), f.dtype).at[:, columns].set(f)

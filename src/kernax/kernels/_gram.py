@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import _inputs, _padding
-from .._errors import ParameterError, ShapeError
+from .._errors import ShapeError
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
 from ._blocks import rectangle, triangle, with_diagonal
@@ -33,14 +33,14 @@ def call(kernel: "AbstractKernel", x1: Any, x2: Any) -> Array:
     if isinstance(x1, jax.Array) and isinstance(x2, jax.Array) and x1.ndim < 2 and x2.ndim < 2:
         # One pair: looking at its values first would cost as much as the covariance.
         return _call(structure, False, leaves, x1, x2)
-    x1, x2, finite = _points(kernel, x1, x2, ("x1", "x2"), single=True)
+    x1, x2, finite = on_device(kernel, x1, x2, ("x1", "x2"), single=True)
     return _call(structure, finite, leaves, x1, x2)
 
 
 def gram(kernel: "AbstractKernel", X: Any, X2: Any, mask: Any, mask2: Any) -> Array:
     structure, leaves = flatten(kernel)
     if mask is None and mask2 is None:
-        first, second, finite = _points(kernel, X, X2, ("X", "X2"))
+        first, second, finite = on_device(kernel, X, X2, ("X", "X2"))
         return _gram(structure, finite, leaves, first, second)
     if mask2 is not None and X2 is None:
         raise ShapeError("`mask2` was given without `X2`. Fix: use `mask` for the rows of X.")
@@ -49,35 +49,33 @@ def gram(kernel: "AbstractKernel", X: Any, X2: Any, mask: Any, mask2: Any) -> Ar
     X = _inputs.without_filler(X, mask, "X")
     if X2 is not None:
         X2 = _inputs.without_filler(X2, mask2, "X2")
-    first, second, _ = _points(kernel, X, X2, ("X", "X2"))
+    first, second, _ = on_device(kernel, X, X2, ("X", "X2"))
     return _masked_gram(structure, leaves, first, second, mask, mask2)
 
 
 def diagonal(kernel: "AbstractKernel", X: Any) -> Array:
     structure, leaves = flatten(kernel)
-    X, _, finite = _points(kernel, X, None, ("X", ""))
+    X, _, finite = on_device(kernel, X, None, ("X", ""))
     return _diagonal(structure, finite, leaves, X)
 
 
-def gradient(kernel: "AbstractKernel", X1: Any, X2: Any, argument: Any) -> Array:
-    if isinstance(argument, bool) or argument not in (0, 1):
-        raise ParameterError(
-            f"`argument` is {argument!r}, expected 0 (the first point) or 1 (the second). "
-            "Fix: pass one of these."
-        )
-    structure, leaves = flatten(kernel)
-    X1, X2, finite = _points(kernel, X1, X2, ("X1", "X2"))
-    return _gradient(structure, finite, int(argument), leaves, X1, X2)
-
-
-def _points(
-    kernel: "AbstractKernel", x1: Any, x2: Any, names: tuple[str, str], *, single: bool = False
+def on_device(
+    kernel: "AbstractKernel",
+    x1: Any,
+    x2: Any,
+    names: tuple[str, str],
+    *,
+    single: bool = False,
+    shifts: bool = True,
 ) -> tuple[Array, Array | None, bool]:
-    """Both sets on the device, by one common shift where the kernel does not notice one."""
+    """Both sets on the device, by one common shift where the kernel does not notice one.
+
+    With ``shifts=False`` something else would notice.
+    """
     both = (x1,) if x2 is None else (x1, x2)
     host = not all(isinstance(x, jax.Array) for x in both)
     shift = None
-    if host and kernel.stationary:
+    if host and shifts and kernel.stationary:
         shift = _inputs.common_shift(*both, single=single)
     first, finite = _inputs.as_points(x1, names[0], shift, single=single)
     if not single or first.ndim > 1:
@@ -95,7 +93,7 @@ def _points(
 def _call(
     structure: Structure, finite: bool, leaves: tuple[Array, ...], x1: Array, x2: Array | None
 ) -> Array:
-    kernel, dtype, x1, x2 = _ready(structure, leaves, x1, x2, ("x1", "x2"))
+    kernel, dtype, x1, x2 = ready(structure, leaves, x1, x2, ("x1", "x2"))
     # A 1-D array is one point, a set of one row for all elements of a batch.
     first = _point_set(x1, "x1")
     if x2 is None:
@@ -110,10 +108,10 @@ def _call(
 def _gram(
     structure: Structure, finite: bool, leaves: tuple[Array, ...], X: Array, X2: Array | None
 ) -> Array:
-    kernel, dtype, X, X2 = _ready(structure, leaves, X, X2, ("X", "X2"))
+    kernel, dtype, X, X2 = ready(structure, leaves, X, X2, ("X", "X2"))
     if X2 is None:
-        return _same(kernel, dtype, _columns(X, "X"), finite)
-    return _two(kernel, dtype, _columns(X, "X"), _columns(X2, "X2"), finite)
+        return _same(kernel, dtype, columns(X, "X"), finite)
+    return _two(kernel, dtype, columns(X, "X"), columns(X2, "X2"), finite)
 
 
 @partial(jax.jit, static_argnames=("structure",), inline=True)
@@ -125,8 +123,8 @@ def _masked_gram(
     mask: Array | None,
     mask2: Array | None,
 ) -> Array:
-    kernel, dtype, X, X2 = _ready(structure, leaves, X, X2, ("X", "X2"))
-    first = _columns(X, "X")._replace(mask=mask)
+    kernel, dtype, X, X2 = ready(structure, leaves, X, X2, ("X", "X2"))
+    first = columns(X, "X")._replace(mask=mask)
     if X2 is None:
 
         def identity(kernel: Any, X: Points, mask: Mask | None) -> Matrix:
@@ -140,43 +138,19 @@ def _masked_gram(
         real = _padding.both_real(real1, real2, dtype)
         return rectangle(prepared(kernel, dtype), X, Y, real)
 
-    return over_levels(zeros, kernel, first, _columns(X2, "X2")._replace(mask=mask2))
+    return over_levels(zeros, kernel, first, columns(X2, "X2")._replace(mask=mask2))
 
 
 @_jit
 def _diagonal(structure: Structure, finite: bool, leaves: tuple[Array, ...], X: Array) -> Array:
-    kernel, dtype, X, _ = _ready(structure, leaves, X, None, ("X", "X2"))
+    kernel, dtype, X, _ = ready(structure, leaves, X, None, ("X", "X2"))
 
     def one(kernel: Any, X: Points, _: None) -> Vector:
         clean = _padding.clean(X, None)[0]
         values = variances(prepared(kernel, dtype), clean)
         return values if finite else jnp.where(jnp.isfinite(X).all(axis=-1), values, jnp.nan)
 
-    return over_levels(one, kernel, _columns(X, "X"))
-
-
-@partial(jax.jit, static_argnames=("structure", "finite", "argument"), inline=True)
-def _gradient(
-    structure: Structure,
-    finite: bool,
-    argument: int,
-    leaves: tuple[Array, ...],
-    X: Array,
-    X2: Array | None,
-) -> Array:
-    kernel, dtype, X, X2 = _ready(structure, leaves, X, X2, ("X1", "X2"))
-
-    def slopes(kernel: Any, X: Points, Y: OtherPoints, *_: None) -> Array:
-        slope = jax.grad(prepared(kernel, dtype).pairwise, argnums=argument)
-        clean1, clean2 = _padding.clean(X, None)[0], _padding.clean(Y, None)[0]
-        values = jax.vmap(lambda x: jax.vmap(lambda y: slope(x, y))(clean2))(clean1)
-        if finite:
-            return values
-        finite1, finite2 = (jnp.isfinite(points).all(axis=-1) for points in (X, Y))
-        return jnp.where((finite1[:, None] & finite2[None, :])[..., None], values, jnp.nan)
-
-    first = _columns(X, "X1")
-    return over_levels(slopes, kernel, first, first if X2 is None else _columns(X2, "X2"))
+    return over_levels(one, kernel, columns(X, "X"))
 
 
 def _same(kernel: Any, dtype: Any, X: PointSet, finite: bool) -> Array:
@@ -261,7 +235,7 @@ def with_noise(kernel: "AbstractKernel") -> "AbstractKernel":
 # --- helpers -----------------------------------------------------------------------------------
 
 
-def _ready(
+def ready(
     structure: Structure,
     leaves: tuple[Array, ...],
     x1: Array,
@@ -284,7 +258,7 @@ def _point_set(x: Array, name: str) -> PointSet:
     return PointSet(x, name, may_share=name == "x2")
 
 
-def _columns(X: Array, name: str) -> PointSet:
+def columns(X: Array, name: str) -> PointSet:
     """For matrices: (n,) is n points of dimension one."""
     if X.ndim == 0:
         raise ShapeError(

@@ -45,8 +45,9 @@ def _(p: int, primals: tuple[Array], tangents: tuple[Array]) -> Any:
     value = matern_profile(p, u)
     if p > 0:
         return value, matern_profile(p - 1, u) * (-0.5 / (2 * p - 1)) * du
-    # exp(-sqrt(u)) has a kink at 0. The one-sided slopes of the kernel there average to 0.
-    apart = u > 0
+    # exp(-sqrt(u)) has a kink at 0. The one-sided slopes of the kernel there average to 0. Points
+    # nearer than any rounding count as equal: negative powers of t in the next orders are finite.
+    apart = u > jnp.finfo(u.dtype).tiny ** 0.5
     t = jnp.sqrt(jnp.where(apart, u, 1.0))
     return value, jnp.where(apart, -0.5 * value / t, 0.0) * du
 

@@ -196,7 +196,7 @@ def _(kernel: Any, omega: Points) -> Vector:
             raise ParameterError(
                 f"`spectral_density`: {type(kernel).__name__} {reason}. Fix: {fix}."
             )
-        separate: Any = [density(part.inner_kernel, part._chosen(omega)) for part in others]
+        separate: Any = [density(part.inner_kernel, part.chosen(omega)) for part in others]
         values = math.prod(separate[1:], start=separate[0])
     return math.prod(scalars, start=values)
 
@@ -214,7 +214,7 @@ def _dims(kernel: Any, d: int) -> list[int]:
     """The dimensions that a factor reads, counted from 0."""
     if not isinstance(kernel, ActiveDimsKernel):
         return list(range(d))
-    kernel._check(d)
+    kernel.check(d)
     return [dim % d for dim in kernel.active_dims]
 
 
@@ -228,7 +228,7 @@ def _(kernel: ActiveDimsKernel, omega: Points) -> Vector:
             "which it is constant and has no density. Fix: use its inner_kernel on the active "
             "dimensions, or `random_features`, which need no density."
         )
-    return density(kernel.inner_kernel, kernel._chosen(omega))
+    return density(kernel.inner_kernel, kernel.chosen(omega))
 
 
 @_RULES.of(ARDKernel)

@@ -57,15 +57,16 @@ class CosineKernel(AbstractKernel):
     def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         x, y, period = in_one_dtype(x, y, self.period)
         check_same_dimension(x, y)
-        check_per_dimension(period, x.shape[-1], "period")
-        period = jnp.broadcast_to(period, x.shape[-1:])
+        return wave(differences(phase(x, period), phase(y, period)))
 
-        def phase(points: Array) -> Array:
-            periods = period if points.ndim == 1 else period[None, :]
-            each = fraction(remainder(points, periods) / periods)
-            return total(each)
 
-        return wave(differences(phase(x), phase(y)))
+def phase(points: Array, period: Array) -> Array:
+    """The cycles of the wave of a `CosineKernel` at each point, whole ones taken off."""
+    d = points.shape[-1]
+    check_per_dimension(period, d, "period")
+    periods = jnp.broadcast_to(period, (d,) if points.ndim == 1 else (1, d))
+    found: Array = total(fraction(remainder(points, periods) / periods))
+    return found
 
 
 class SpectralMixtureKernel(AbstractKernel):

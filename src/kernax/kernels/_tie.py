@@ -47,7 +47,7 @@ class TiedKernel(TransparentKernel, WrapperKernel, Tying):
         kernel: AbstractKernel = jtu.tree_map_with_path(fill, self.inner_kernel, is_leaf=_is_node)
         return kernel
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
         return call(self.untied(), x, y)
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:

@@ -52,21 +52,23 @@ class ActiveDimsKernel(TransparentKernel, WrapperKernel):
 
     active_dims: tuple[int, ...] = eqx.field(static=True, converter=_as_dims)
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
         for points in (x, y):
-            self._check(points.shape[-1])
-        return call(self.inner_kernel, self._chosen(x), self._chosen(y))
+            self.check(points.shape[-1])
+        return call(self.inner_kernel, self.chosen(x), self.chosen(y))
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
-        self._check(length_scales.shape[-1])
-        inner = self.inner_kernel.rescaled(self._chosen(length_scales))
+        self.check(length_scales.shape[-1])
+        inner = self.inner_kernel.rescaled(self.chosen(length_scales))
         return ActiveDimsKernel(inner, self.active_dims)
 
-    def _chosen(self, x: PointOrPoints) -> Array:
+    def chosen(self, x: PointOrPoints) -> Array:
+        """The active coordinates, on the last axis."""
         # Slices fuse into the pairs; a gather would not.
         return jnp.stack([x[..., dim] for dim in self.active_dims], axis=-1)
 
-    def _check(self, d: int) -> None:
+    def check(self, d: int) -> None:
+        """Errors unless points of dimension d have the active dimensions, each once."""
         for dim in self.active_dims:
             if not -d <= dim < d:
                 raise ShapeError(
@@ -102,7 +104,7 @@ class ARDKernel(TransparentKernel, WrapperKernel):
                 "Fix: pass a list, for instance [1.0, 2.0]."
             )
 
-    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
+    def compose(self, call: Call, x: PointOrPoints, y: OtherPointOrPoints) -> Any:
         for points, name in ((x, "x1"), (y, "x2")):
             if self.length_scales.shape != points.shape[-1:]:
                 raise ShapeError(

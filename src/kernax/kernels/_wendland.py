@@ -43,7 +43,7 @@ def _(smoothness: int, power: int, primals: tuple[Array], tangents: tuple[Array]
         c = (power + 1) * (power + 2) / 2 if smoothness == 1 else (power + 3) * (power + 4) / 6
         return value, -c * wendland_profile(smoothness - 1, power, s) * ds
     # (1 - r)_+^l has a kink at 0, where the one-sided slopes of the kernel average to 0.
-    inside = (s > 0) & (s < 1)
+    inside = (s > jnp.finfo(s.dtype).tiny ** 0.5) & (s < 1)
     r = jnp.sqrt(jnp.where(inside, s, 0.25))
     slope = -0.5 * power * jax.lax.integer_pow(1.0 - r, power - 1) / r
     return value, jnp.where(inside, slope, 0.0) * ds
@@ -89,17 +89,18 @@ class WendlandKernel(AbstractKernel):
 
     def pairwise(self, x: Point, y: Point) -> Scalar:
         """Wendland's function of |x - y|^2 / length_scale^2 in the dimension of the points."""
-        return self._in_dimension(x.shape[-1]).pairwise(x, y)
+        return self.in_dimension(x.shape[-1]).pairwise(x, y)
 
     def matrix(self, X: Points, Y: OtherPoints) -> Matrix:
-        return self._in_dimension(X.shape[-1]).matrix(X, Y)
+        return self.in_dimension(X.shape[-1]).matrix(X, Y)
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
         values = field_values(self) | {"length_scale": self.length_scale * length_scales}
         kernel: AbstractKernel = rebuild_fields(type(self), values)
         return kernel
 
-    def _in_dimension(self, d: int) -> "_WendlandProfile":
+    def in_dimension(self, d: int) -> "_WendlandProfile":
+        """The kernel with the exponent for points of dimension d, a profile of the distance."""
         power = max(d, 3) // 2 + self.smoothness + 1
         values = field_values(self) | {"power": power}
         kernel: _WendlandProfile = rebuild_fields(_WendlandProfile, values)
