@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import kernax as kx
-from kernax.kernels import _gram
+from kernax.kernels import _derivatives
 from kernax.linalg import DenseFactor, _lapack
 
 
@@ -94,13 +94,13 @@ def plant_a_wendland_without_a_norm(monkeypatch):
 
 
 def plant_a_squeeze(monkeypatch):
-    correct = _gram._gradient
-    monkeypatch.setattr(_gram, "_gradient", lambda *args: correct(*args).squeeze())
+    correct = _derivatives._derivatives
+    monkeypatch.setattr(_derivatives, "_derivatives", lambda *args: correct(*args).squeeze())
 
 
 def plant_a_clamp(monkeypatch):
     """No check: an index beyond the end is then the last one, as everywhere in JAX."""
-    monkeypatch.setattr(kx.ActiveDimsKernel, "_check", lambda self, d: None)
+    monkeypatch.setattr(kx.ActiveDimsKernel, "check", lambda self, d: None)
 
 
 def plant_one_isotropic_kernel(monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kernax as kx
-from kernax.kernels import _gram
+from kernax.kernels import _derivatives
 
 SE = kx.SEKernel
 
@@ -123,7 +123,7 @@ def test_gradients_compile_nothing_for_new_values():
     X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
     kernel = lambda i: SE(1.0 + i) * kx.PeriodicKernel(1.0, 2.0 + i)
     kernel(0).gradient(X)
-    before = _gram._gradient._cache_size()
+    before = _derivatives._derivatives._cache_size()
     for i in range(1, 4):
         kernel(i).gradient(X)
-    assert _gram._gradient._cache_size() == before
+    assert _derivatives._derivatives._cache_size() == before

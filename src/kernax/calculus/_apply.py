@@ -65,7 +65,7 @@ class AppliedKernel(Parameterised):
 
     def matrix(self, X: Points, Y: OtherPoints) -> Array:
         """`gram` of clean points inside compiled code, (n p, m q)."""
-        return _flat(_evaluate.blocks(self.kernel, self.left, self.right, X, Y))
+        return _evaluate.flat(_evaluate.blocks(self.kernel, self.left, self.right, X, Y))
 
     def __repr__(self) -> str:
         return f"apply({self.kernel!r}, {self.left!r}, {self.right!r})"
@@ -142,13 +142,13 @@ def _matrix(
             _evaluate.check_rows(operator, len(points), name)
         kernel = prepared(kernel, dtype)
         if finite and not masked:
-            return _flat(_evaluate.blocks(kernel, left, right, X, Y))
+            return _evaluate.flat(_evaluate.blocks(kernel, left, right, X, Y))
         (X, real1), (Y, real2) = _padding.clean(X, mask), _padding.clean(Y, mask2)
         K = _evaluate.blocks(kernel, left, right, X, Y)
         real = real1[:, None, None, None] & real2[None, None, :, None]
         if not masked:
-            return _flat(jnp.where(real, K, jnp.nan))
-        K = _flat(jnp.where(real, K, 0.0))
+            return _evaluate.flat(jnp.where(real, K, jnp.nan))
+        K = _evaluate.flat(jnp.where(real, K, 0.0))
         if not same:
             return K
         rows = jnp.repeat(real1, left.components(X.shape[1]))
@@ -180,8 +180,3 @@ def cast(operator: LinearOperator, dtype: Any) -> LinearOperator:
     """The operator with all its numbers in one dtype."""
     result: LinearOperator = prepared(operator, dtype)
     return result
-
-
-def _flat(K: Array) -> Array:
-    n, p, m, q = K.shape
-    return K.reshape(n * p, m * q)

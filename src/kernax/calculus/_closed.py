@@ -322,11 +322,12 @@ def _unless_short(
         edges = [knots[0], *(jnp.minimum(t, kink) for t in knots[1:])]
         edges += [jnp.maximum(t, kink) for t in knots]
         total = jnp.zeros((), stretch.dtype)
+        shares = jnp.asarray(weights, stretch.dtype)
         for low, high in itertools.pairwise(edges):
             middle, half = 0.5 * (low + high), 0.5 * (high - low)
-            for node, share in zip(nodes.tolist(), weights.tolist(), strict=True):
-                t = middle + node * half
-                total = total + share * half * ladder.value(t) * weight(t)
+            at = lambda node, t=middle, h=half: ladder.value(t + node * h) * weight(t + node * h)
+            values = jax.vmap(at)(jnp.asarray(nodes, half.dtype))
+            total = total + half * jnp.tensordot(shares, values, axes=1, precision="highest")
         return total
 
     short = stretch < SHORT

@@ -68,6 +68,12 @@ def blocks(
     return jnp.stack([jnp.stack(row, axis=-1) for row in whole], axis=1)
 
 
+def flat(K: Array) -> Array:
+    """(n p, m q), point by point, of (n, p, m, q)."""
+    n, p, m, q = K.shape
+    return K.reshape(n * p, m * q)
+
+
 def variances(kernel: AbstractKernel, operator: LinearOperator, X: Array) -> Array:
     """(n, p): the variance of each component at each point, without white noise."""
     n, d = X.shape

@@ -18,8 +18,10 @@ from .. import _inputs, _padding
 from .._errors import InputError, ParameterError, ShapeError
 from .._module import prepared
 from .._typing import HostArray
+from ..calculus import Identity
 from ..kernels._gram import covariance
 from ..kernels._levels import PointSet, check_batch
+from ._blocks import BlockData, Part, as_blocks, is_blocks, joint, prior_mean, real_values
 from ._elements import Per
 from ._means import evaluate_mean
 
@@ -43,6 +45,30 @@ class Data(eqx.Module):
     targets: bool = eqx.field(static=True, default=False)  # y is (n, t), one process for each
 
     @property
+    def values(self) -> Array:
+        """What was observed."""
+        return self.y
+
+    @property
+    def rows(self) -> int:
+        """The number of values, of one target."""
+        return int(self.X.shape[-2])
+
+    @property
+    def dimension(self) -> int:
+        """That of the points."""
+        return int(self.X.shape[-1])
+
+    @property
+    def points(self) -> tuple[Array, ...]:
+        """The points of each block, of which there is one."""
+        return (self.X,)
+
+    def parts(self, dtype: Any) -> tuple[Part, ...]:
+        """Operators and clean points of one element: values."""
+        return ((Identity(), *clean_inputs(self.X.astype(dtype), self.finite, self.mask)),)
+
+    @property
     def compiled(self) -> "Data":
         """What compiled code is given: the shift is taken off already, and is no part of it."""
         return self if self.shift is None else dataclasses.replace(self, shift=None)
@@ -57,12 +83,28 @@ class Data(eqx.Module):
         return dataclasses.replace(self, X=X, y=y, mask=mask)
 
 
-def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
-    """Observations checked: shapes, dtypes, finiteness; lists and NumPy arrays on the device."""
+def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data | BlockData:
+    """Observations checked: of values, or in blocks."""
     if nan not in ("pad", "raise"):
         raise ParameterError(
             f"`nan` is {nan!r}, expected 'pad' or 'raise'. Fix: leave it out to pad."
         )
+    if is_blocks(X):
+        if y is not None or mask is not None:
+            raise ParameterError(
+                "blocks hold their values, and mark padding by NaN in X: `y` and `mask` go "
+                "without. Fix: pass [(operator, X, y), ...] alone."
+            )
+        return as_blocks(gp, X, nan)
+    if y is None:
+        raise ParameterError(
+            "`y` is missing. Fix: pass X and y, or a list of blocks [(operator, X, y), ...]."
+        )
+    return values_data(gp, X, y, mask, nan)
+
+
+def values_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data:
+    """Values checked: shapes, dtypes, finiteness; lists and NumPy arrays on the device."""
     sizes = tuple(level.size for level in gp.kernel.levels())
     if sizes and isinstance(X, list | tuple):
         X, y = _padding.pad(X, y)
@@ -213,8 +255,34 @@ class System(NamedTuple):
     real: Array | None  # which of them are real: None where all are known to be
 
 
-def system(gp: "GaussianProcess", data: Data) -> System:
+def system(gp: "GaussianProcess", data: Data | BlockData) -> System:
     """The system of one element: its process and data without batch axes."""
+    return _of_blocks(gp, data) if isinstance(data, BlockData) else _of_values(gp, data)
+
+
+def _of_blocks(gp: "GaussianProcess", data: BlockData) -> System:
+    noises = [block.noise for block in data.blocks if block.noise is not None]
+    values = [block.y for block in data.blocks]
+    gp, _ = prepared_gp(gp, data.blocks[0].X, *data.points, *values, *noises)
+    dtype = gp.noise_variance.dtype
+    parts = data.parts(dtype)
+    K = joint(gp.kernel, parts)
+    real = jnp.concatenate([real_values(*part) for part in parts])
+    noise, residual = [], []
+    for block, (own, X, _) in zip(data.blocks, parts, strict=True):
+        variance = gp.noise_variance if block.noise is None else block.noise.astype(dtype)
+        noise.append(jnp.broadcast_to(variance, block.y.shape))
+        residual.append(block.y.astype(dtype) - prior_mean(gp.mean, own, X).reshape(-1))
+    K = K + jnp.diag(jnp.where(real, jnp.concatenate(noise), 0.0))
+    rows = [jnp.repeat(X, own.components(X.shape[1]), axis=0) for own, X, _ in parts]
+    count = jnp.sum(real).astype(dtype)
+    total = jnp.sum(jnp.where(real, jnp.diagonal(K), 0.0))
+    scale = jax.lax.stop_gradient(total / jnp.maximum(count, 1.0))
+    y = jnp.where(real, jnp.concatenate(residual), 0.0)
+    return System(K, y, count, scale, jnp.concatenate(rows), real)
+
+
+def _of_values(gp: "GaussianProcess", data: Data) -> System:
     gp, X = prepared_gp(gp, data.X, data.y)
     y = data.y.astype(X.dtype)
     X, real = clean_inputs(X, data.finite, data.mask)

@@ -30,7 +30,7 @@ from .._nodes import Unit
 from .._typing import ArrayLike, HostArray
 from ..kernels import ActiveDimsKernel, ARDKernel, ConstantKernel, SumKernel
 from ..kernels._base import subkernels
-from ._data import Data, as_data
+from ._data import Data, values_data
 from ._means import ConstantMean
 from ._process import GaussianProcess
 
@@ -102,7 +102,7 @@ class _Scales:
                 "start values and priors from data are for one process, and this is a batch. "
                 "Fix: use them for one element, or state them."
             )
-        return cls(as_data(gp, X, y, mask, "pad"))
+        return cls(values_data(gp, X, y, mask, "pad"))
 
     def values(self, gp: GaussianProcess) -> dict[str, tuple[HostArray, HostArray, float]]:
         """Path -> start, middle of the prior, its sigma."""

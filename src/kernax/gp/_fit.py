@@ -23,6 +23,7 @@ from .._errors import (
 from .._module import Structure, flatten, with_leaves
 from .._typing import ArrayLike, HostArray
 from ..linalg import log_density
+from ._blocks import BlockData
 from ._data import Data, as_data, as_key, system
 from ._defaults import default_priors, default_start, noise_alone
 from ._elements import over_elements
@@ -99,8 +100,8 @@ class FitResult:
 
 def fit(
     gp: Any,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: Any,
+    y: Any = None,
     priors: Any = None,
     fixed: str | Sequence[str] = (),
     restarts: Any = 0,
@@ -142,10 +143,16 @@ def fit(
     """
     _check_options(gp, priors, restarts, max_steps, start)
     data = as_data(gp, X, y, mask, "pad").compiled
+    blocks = isinstance(data, BlockData)
+    if blocks and (start == "data" or isinstance(priors, str)):
+        raise ParameterError(
+            "start values and priors from data are for observations of values, and these are in "
+            "blocks. Fix: state them."
+        )
     if not _count(data):
         raise InputError(
-            f"`X` has no real rows (shape {data.X.shape}), and nothing can be fitted to no data. "
-            "Fix: pass at least one observation."
+            f"`X` has no real rows (shape {data.points[0].shape}), and nothing can be fitted to no "
+            "data. Fix: pass at least one observation."
         )
     held = resolve_fixed(gp, fixed)
     if start == "data":
@@ -156,7 +163,8 @@ def fit(
     problem = Problem(gp, data, held, resolve_priors(gp, priors, held))
     key = jax.random.key(0) if key is None else as_key(key)
     starts = problem.starts(restarts, key)
-    if start == "auto" and resume is None and not problem.sizes and _count(data) > 1:
+    single = not problem.sizes and not blocks
+    if start == "auto" and resume is None and single and _count(data) > 1:
         given = problem.evaluate(starts[:1], np.zeros(1, int))[0][0]
         if noise_alone(gp, X, y, mask) < given < np.inf:
             other = problem.free_point(default_start(gp, X, y, mask=mask).hyperparameters)
@@ -197,11 +205,16 @@ def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any, start: A
             )
 
 
-def _count(data: Data) -> int:
-    real = np.ones(data.X.shape[:-1], bool) if data.mask is None else np.asarray(data.mask)
-    if data.X.dtype.kind == "f":
-        real = real & ~np.isnan(np.asarray(data.X)).any(axis=-1)
-    return int(real.sum())
+def _count(data: Data | BlockData) -> int:
+    total = 0
+    for X in data.points:
+        real = np.ones(X.shape[:-1], bool)
+        if data.mask is not None:
+            real = np.broadcast_to(np.asarray(data.mask), real.shape)
+        if X.dtype.kind == "f":
+            real = real & ~np.isnan(np.asarray(X)).any(axis=-1)
+        total += int(real.sum())
+    return total
 
 
 class _Progress:
@@ -337,7 +350,7 @@ def _warn(
 
 
 @partial(jax.jit, static_argnums=(0,))
-def _jitter(structure: Structure, leaves: tuple[Array, ...], data: Data) -> Array:
+def _jitter(structure: Structure, leaves: tuple[Array, ...], data: Any) -> Array:
     def element(gp: Any, _: None, *arrays: Any) -> Array:
         at = system(gp, data.element(*arrays))
         value, jitter = log_density(at.K, at.residual, at.n, at.scale)

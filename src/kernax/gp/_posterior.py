@@ -14,12 +14,17 @@ from jaxtyping import Array
 from .._errors import NumericalWarning, ParameterError, ShapeError
 from .._module import Structure, field_values, flatten, rebuild_fields
 from .._typing import ArrayLike, Key, NanOption, Shape
+from ..calculus import Identity, LinearOperator
+from ..calculus._apply import as_operator
 from ..kernels import AbstractKernel
 from ..linalg import DenseFactor
 from . import _predict
-from ._data import Data, as_data, as_inputs, as_key, as_shape
+from ._blocks import BlockData
+from ._data import Data, as_inputs, as_key, as_shape, values_data
 from ._paths import Paths, sample_paths
 from ._process import GaussianProcess, indefinite, report_elements
+
+_VALUES = Identity()
 
 
 class LeaveOneOut(NamedTuple):
@@ -46,7 +51,7 @@ class Posterior(eqx.Module):
     __slots__ = ("_flat",)
 
     gp: GaussianProcess
-    data: Data
+    data: Any  # observations of values, or in blocks
     state: _predict.State
 
     __getattribute__ = object.__getattribute__
@@ -76,9 +81,12 @@ class Posterior(eqx.Module):
         """(K + noise)^-1 (y - m(X))."""
         return self.state.weights
 
-    def mean(self, Xs: ArrayLike, *, kernel: Any = None) -> Array:
-        """E[f(Xs) | y] = m(Xs) + K(Xs, X) (K + noise)^-1 (y - m(X))."""
-        values: Array = self._predict(_predict.mean, Xs, kernel)
+    def mean(self, Xs: ArrayLike, *, kernel: Any = None, operator: Any = None) -> Array:
+        """E[f(Xs) | y] = m(Xs) + K(Xs, X) (K + noise)^-1 (y - m(X)).
+
+        With ``operator`` that of what it makes of f: (m,) for one component, else (m, q).
+        """
+        values: Array = self._predict(_predict.mean, Xs, kernel, operator)
         return self._shaped(values)
 
     def variance(
@@ -87,11 +95,14 @@ class Posterior(eqx.Module):
         *,
         observation: bool = False,
         kernel: Any = None,
+        operator: Any = None,
     ) -> Array:
         """Var[f(Xs) | y] = k(Xs, Xs) - diag(K(Xs, X) (K + noise)^-1 K(X, Xs)), never negative."""
-        values, worst = self._predict(_predict.variance, Xs, kernel, observation=observation)
+        values, worst = self._predict(
+            _predict.variance, Xs, kernel, operator, observation=observation
+        )
         if not isinstance(worst, jax.core.Tracer) and np.max(worst, initial=0.0) > 100.0:
-            n, eps = self.data.X.shape[-2], float(np.finfo(values.dtype).eps)
+            n, eps = self.data.rows, float(np.finfo(values.dtype).eps)
             warnings.warn(
                 "a predictive variance came out negative, by "
                 f"{float(np.max(worst)) * n * eps:.3g} of the prior variance, and was set to 0. "
@@ -110,9 +121,15 @@ class Posterior(eqx.Module):
         *,
         observation: bool = False,
         kernel: Any = None,
+        operator: Any = None,
     ) -> Array:
-        """Cov[f(Xs) | y], (m, m): K(Xs, Xs) - K(Xs, X) (K + noise)^-1 K(X, Xs)."""
-        C: Array = self._predict(_predict.full_covariance, Xs, kernel, observation=observation)
+        """Cov[f(Xs) | y], (m, m): K(Xs, Xs) - K(Xs, X) (K + noise)^-1 K(X, Xs).
+
+        Of an ``operator`` of q components (m q, m q), point by point.
+        """
+        C: Array = self._predict(
+            _predict.full_covariance, Xs, kernel, operator, observation=observation
+        )
         return C
 
     def sample(
@@ -122,17 +139,22 @@ class Posterior(eqx.Module):
         shape: Shape = (),
         *,
         observation: bool = False,
+        operator: Any = None,
     ) -> Array:
-        """Joint draws of f(Xs) given y, shape + (m,); of a batch (b,) + shape + (m,)."""
+        """Joint draws of f(Xs) given y, shape + (m,); of a batch (b,) + shape + (m,).
+
+        Of an ``operator`` of q components shape + (m, q).
+        """
         draws, jitter = self._predict(
             _predict.draws,
             Xs,
             None,
+            operator,
             observation=observation,
             key=as_key(key),
             shape=as_shape(shape),
         )
-        gram = partial(self.covariance, observation=observation)
+        gram = partial(self.covariance, observation=observation, operator=operator)
         why = lambda: indefinite(gram, jnp.asarray(Xs))
         report_elements(self.gp, jitter, jitter, why, quiet=True)
         return self._shaped(draws)
@@ -144,6 +166,7 @@ class Posterior(eqx.Module):
         them (`random_features`); the error that leaves vanishes near the observations, and
         elsewhere is of the order of k(0) / sqrt(features). Of one process with one target.
         """
+        self._values_only("sample_paths")
         return sample_paths(self, key, shape, features)
 
     def leave_one_out(self) -> LeaveOneOut:
@@ -172,8 +195,9 @@ class Posterior(eqx.Module):
         Equal to conditioning on all of them to rounding. ``noise_variance`` (m,) is that of the new
         points, needed where the process has one per point.
         """
+        self._values_only("update")
         gp, new = self._updated_gp(X_new, noise_variance)
-        data = as_data(new, self._raw(X_new), y_new, mask, nan)
+        data = values_data(new, self._raw(X_new), y_new, mask, nan)
         if (data.column, data.targets) != (self.data.column, self.data.targets) or (
             data.targets and data.y.shape[-1] != self.data.y.shape[-1]
         ):
@@ -192,7 +216,7 @@ class Posterior(eqx.Module):
 
     # --- helpers -------------------------------------------------------------------------------
 
-    def _predict(self, function: Any, Xs: Any, kernel: Any, **options: Any) -> Any:
+    def _predict(self, function: Any, Xs: Any, kernel: Any, operator: Any, **options: Any) -> Any:
         per_point = self.gp.noise_variance.ndim > len(self.gp.kernel.levels())
         if options.get("observation") and per_point:
             raise ParameterError(
@@ -204,15 +228,37 @@ class Posterior(eqx.Module):
                 f"`kernel` is {kernel!r}, expected a kernel, one part of that of the process. "
                 "Fix: pass for instance posterior.gp.kernel.left_kernel."
             )
+        operator = _VALUES if operator is None else self._checked(operator, options)
         structure, leaves = self._compiled()
         points, finite = as_inputs(self.gp, Xs, self.data.shift, "Xs")
         self._check_dimension(points, Xs, "Xs")
         part, part_leaves = (None, ()) if kernel is None else flatten(kernel)
-        facts = _predict.Facts(structure, finite, part)
-        return function(facts, _predict.Arrays(leaves, points, part_leaves), **options)
+        own, own_leaves = flatten(operator)
+        facts = _predict.Facts(own, structure, finite, part)
+        arrays = _predict.Arrays(leaves, own_leaves, points, part_leaves)
+        return function(facts, arrays, **options)
+
+    def _checked(self, operator: Any, options: dict[str, Any]) -> LinearOperator:
+        known = as_operator(operator, "operator")
+        if self.data.targets or options.get("observation"):
+            what = "several targets" if self.data.targets else "`observation=True`"
+            raise ParameterError(
+                f"`operator` is for the function itself, of one target, and here it comes with "
+                f"{what}. Fix: leave it out, or condition on one column of y."
+            )
+        if self.data.shift is not None and not known.invariant:
+            known = known.moved(jnp.asarray(self.data.shift))
+        return known
+
+    def _values_only(self, what: str) -> None:
+        if isinstance(self.data, BlockData):
+            raise ParameterError(
+                f"`{what}` is for observations of values, and these are in blocks. "
+                "Fix: condition on all blocks again."
+            )
 
     def _check_dimension(self, points: Array, given: Any, name: str) -> None:
-        d = self.data.X.shape[-1]
+        d = self.data.dimension
         if points.shape[-1] != d:
             raise ShapeError(
                 f"`{name}` has dimension {points.shape[-1]} (shape {jnp.shape(given)}), but the "
@@ -281,7 +327,7 @@ class Posterior(eqx.Module):
         return values[..., None] if self.data.column else values
 
 
-def condition(gp: GaussianProcess, data: Data) -> Posterior:
+def condition(gp: GaussianProcess, data: Any) -> Posterior:
     """Factorise, solve, and report: the work behind `GaussianProcess.condition`."""
     state = _predict.condition_state(*flatten(gp), data.compiled)
     report_elements(gp, state.value, state.factor.jitter, lambda: gp._failure(data))

@@ -12,7 +12,7 @@ from .._inputs import common_dtype
 from .._module import Structure, flatten, named_leaves, with_leaves
 from .._typing import HostArray
 from ..linalg import log_density
-from ._data import Data, system
+from ._data import system
 from ._elements import element_of, over_elements
 from ._free_space import FreeSpace, coordinate, free_space
 from ._priors import log_prior
@@ -29,7 +29,7 @@ class Problem:
     ``starts`` runs for each: run number r of element e is problem r * elements + e.
     """
 
-    def __init__(self, gp: Any, data: Data, held: frozenset[str], priors: dict[str, Any]):
+    def __init__(self, gp: Any, data: Any, held: frozenset[str], priors: dict[str, Any]):
         self.gp, self.data, self.priors = gp, data, priors
         self.sizes = tuple(level.size for level in gp.kernel.levels())
         self.apart = bool(self.sizes) and _all_per_element(gp, held, self.sizes)
@@ -42,7 +42,7 @@ class Problem:
             for path, value in start.items()
         }
         self.structure, self.leaves = flatten(gp)
-        self.dtype = common_dtype(data.X, *self.leaves)
+        self.dtype = common_dtype(*data.points, *self.leaves)
         self.runs = self.elements
 
     def starts(self, count: int, key: Array) -> HostArray:
@@ -76,7 +76,7 @@ class Problem:
 
     def evaluate(self, points: HostArray, index: HostArray) -> tuple[HostArray, HostArray]:
         """Losses and gradients at ``points`` (p, k) of the problems of those numbers."""
-        n = self.data.X.shape[-2]
+        n = self.data.rows
         elements = np.asarray(index) % self.elements
         together = min(max(1, TOGETHER // max(1, n * n)), self.runs)
         if together == 1 or (self.sizes and not self.apart):
@@ -162,7 +162,7 @@ def _loss(
     leaves: tuple[Array, ...],
     start: dict[str, Array],
     priors: dict[str, Any],
-    data: Data,
+    data: Any,
     u: Array,
     element: Array,
 ) -> Array:
@@ -189,7 +189,7 @@ def _loss(
     return jnp.where(jnp.isnan(log_posterior), jnp.inf, -log_posterior)
 
 
-def _log_likelihood(gp: Any, _: None, data: Data) -> Array:
+def _log_likelihood(gp: Any, _: None, data: Any) -> Array:
     at = system(gp, data)
     value: Array = log_density(at.K, at.residual, at.n, at.scale)[0]
     return value

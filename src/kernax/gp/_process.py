@@ -27,7 +27,6 @@ from ..kernels._gram import covariance
 from ..linalg import Dense, cholesky, log_density
 from ..linalg._mvn import failure, not_psd, report
 from ._data import (
-    Data,
     System,
     as_data,
     as_inputs,
@@ -91,13 +90,13 @@ class GaussianProcess(Parameterised):
 
     def log_marginal_likelihood(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any = None,
         *,
         mask: ArrayLike | None = None,
         nan: NanOption = "pad",
     ) -> Array:
-        """log N(y; mean(X), K(X, X) + noise), a scalar.
+        """log N(y; mean(X), K(X, X) + noise), a scalar; of blocks as in `condition`.
 
         ``nan="raise"`` refuses NaN in X instead of reading it as padding. Eagerly raises
         `NotPSDError`, `InputError`, or warns `NumericalWarning` where jitter was needed; traced,
@@ -137,13 +136,21 @@ class GaussianProcess(Parameterised):
 
     def condition(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any = None,
         *,
         mask: ArrayLike | None = None,
         nan: NanOption = "pad",
     ) -> "Posterior":
         """The posterior given observations: one factorisation, reused by all that follows.
+
+        Observations of what linear operators make of the process come as a list of blocks in
+        place of X and y: ``gp.condition([(Identity(), X, y), (Derivative(0), Xd, yd, 1e-4)])``.
+        Each is (operator, X, y) or (operator, X, y, noise), with points of its own. y is (n,) for
+        one component, else (n, p) or its rows one after the other: of `Gradient` the d slopes of
+        the first point, then those of the second. ``noise``: the variance, a number or one per
+        value; without it that of the process. White noise in the kernel belongs to values alone.
+        Raises `ParameterError` where the process does not have the derivatives.
 
         Arguments and errors are those of `log_marginal_likelihood`.
         """
@@ -164,7 +171,7 @@ class GaussianProcess(Parameterised):
             f"mean={mean})"
         )
 
-    def _failure(self, data: Data) -> KernaxError:
+    def _failure(self, data: Any) -> KernaxError:
         at = _system(*flatten(self), data.compiled)
         missing = np.isnan(np.asarray(at.residual))
         if missing.any():
@@ -219,7 +226,7 @@ def _culprit(kernel: AbstractKernel) -> str:
 
 @partial(jax.jit, static_argnames=("structure",), inline=True)
 def _log_likelihood(
-    structure: Structure, leaves: tuple[Array, ...], data: Data
+    structure: Structure, leaves: tuple[Array, ...], data: Any
 ) -> tuple[Array, Array]:
     gp = structure.rebuild(leaves)
 
@@ -232,7 +239,7 @@ def _log_likelihood(
 
 
 @partial(jax.jit, static_argnames=("structure",))
-def _system(structure: Structure, leaves: tuple[Array, ...], data: Data) -> System:
+def _system(structure: Structure, leaves: tuple[Array, ...], data: Any) -> System:
     return system(structure.rebuild(leaves), data)
 
 

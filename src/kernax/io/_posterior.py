@@ -7,6 +7,7 @@ import numpy as np
 
 from .._errors import FormatError
 from ..gp import GaussianProcess, Posterior
+from ..gp._blocks import BlockData
 from ..gp._data import Data
 from ..gp._posterior import condition
 
@@ -16,6 +17,11 @@ _NAMES = ("X", "y", "mask", "gp", "column", "shift", "targets")
 def posterior_fields(posterior: Posterior) -> dict[str, Any]:
     """What a file holds of it: padding as a mask, since NaN is not JSON."""
     data = posterior.data
+    if isinstance(data, BlockData):
+        raise FormatError(
+            "a posterior given blocks of observations cannot be saved. Fix: save its process "
+            "`posterior.gp`, and condition again."
+        )
     X, y, mask = np.asarray(data.X), np.asarray(data.y), None
     if not data.finite:
         mask = ~np.isnan(X).any(axis=-1)
