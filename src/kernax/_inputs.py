@@ -6,6 +6,7 @@ process without x64 are centred before they are rounded, where the kernel allows
 """
 
 import math
+import operator
 import warnings
 from typing import Any
 
@@ -14,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._errors import DTypeError, InputError, KernaxError, PrecisionWarning, ShapeError
+from ._errors import (
+    DTypeError,
+    InputError,
+    KernaxError,
+    ParameterError,
+    PrecisionWarning,
+    ShapeError,
+)
 from ._typing import HostArray
 
 _warned_of_precision = False
@@ -155,6 +163,18 @@ def without_filler(values: Any, mask: Array | None, name: str) -> Any:
     stand_in = values[np.unravel_index(np.argmax(keep), keep.shape)[: real.ndim]]
     where = jnp.where if isinstance(values, jax.Array) else np.where
     return where(keep, values, stand_in if keep.any() else np.zeros_like(stand_in))
+
+
+def as_whole(value: Any, name: str) -> int:
+    """A whole number of Python; `ParameterError` for anything else."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise ParameterError(
+            f"`{name}` got {value!r}, expected a whole number. Fix: pass for instance 0."
+        ) from error
 
 
 def to_device(host: HostArray, name: str, *, quiet: bool = False) -> Array:

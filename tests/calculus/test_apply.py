@@ -176,7 +176,7 @@ def test_only_the_parts_that_read_a_dimension_count():
     [
         (lambda: D(0, 0), kx.ParameterError, "`order` is 0"),
         (lambda: D(0, -1), kx.ParameterError, "`order` is -1"),
-        (lambda: D(0.5), kx.ParameterError, "`dim` is 0.5"),
+        (lambda: D(0.5), kx.ParameterError, "`dim` got 0.5"),
         (lambda: kx.apply(kx.SEKernel(), D(2)).gram(X), kx.ShapeError, "dimension 2"),
         (lambda: J(1.0, 0.0, 0), kx.ParameterError, "from 1 to 0"),
         (lambda: J([0.0, 2.0], [1.0, 1.0]), kx.ParameterError, "from 2 to 1"),

@@ -1,6 +1,5 @@
 """Operators that differentiate, and the one that does nothing."""
 
-import operator
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ParameterError, ShapeError
+from .._inputs import as_whole
 from .._module import short
 from .._parameters import real
 from .._typing import Parameter
@@ -137,17 +137,6 @@ class DirectionalDerivative(LinearOperator):
 
 def _unit(j: int, d: int, order: int = 1) -> tuple[int, ...]:
     return tuple(order * int(i == j) for i in range(d))
-
-
-def as_whole(value: Any, name: str) -> int:
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return operator.index(value)
-    except TypeError as error:
-        raise ParameterError(
-            f"`{name}` is {value!r}, expected a whole number. Fix: pass for instance 1."
-        ) from error
 
 
 def _as_order(value: Any) -> int:

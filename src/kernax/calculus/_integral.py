@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ParameterError, ShapeError
+from .._inputs import as_whole
 from .._module import field_values, rebuild_fields, short
 from .._parameters import real
 from .._typing import HostArray, Parameter
-from ._differential import as_whole, check_dim
+from ._differential import check_dim
 from ._operators import Field, LinearOperator, Span, Term
 
-NODES = 20  # Gauss-Legendre nodes on each side of a kink
+NODES = 40  # Gauss-Legendre nodes on each side of a kink
 
 
 class Integral(LinearOperator):
@@ -28,9 +29,8 @@ class Integral(LinearOperator):
     kernels of which the integral is known it is evaluated in closed form (`SEKernel` in any
     dimension, half-integer Matern and `CosineKernel` in one, products over dimensions, sums);
     else by Gauss-Legendre quadrature with ``nodes`` on each side of the point, or bound, where the
-    kernel may have a kink. That is exact to rounding for polynomials, and for others as long as
-    the stretch between bounds and kink is of few length-scales; `gram` tries twice the nodes on
-    a few pairs, and warns where it makes a difference.
+    kernel may have a kink. That is exact for polynomials, and to 1e-10 of the value where each side
+    is no longer than eight length-scales, or periods; for longer ones pass more nodes.
 
     Raises `ParameterError` for ``lower`` > ``upper``, or bounds that are not finite, and
     `ShapeError` where the points do not have the dimension.
@@ -164,5 +164,5 @@ def _unit_rule(nodes: int) -> tuple[HostArray, HostArray]:
 def _as_nodes(value: Any) -> int:
     nodes = as_whole(value, "nodes")
     if nodes < 1:
-        raise ParameterError(f"`nodes` is {nodes}, expected at least 1. Fix: leave it out for 20.")
+        raise ParameterError(f"`nodes` is {nodes}, expected at least 1. Fix: leave it out for 40.")
     return nodes

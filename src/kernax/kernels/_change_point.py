@@ -1,31 +1,17 @@
 """Another kernel on either side of a change point."""
 
-import operator
-from typing import Any
-
 import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import Array
 
-from .._errors import ParameterError, ShapeError
+from .._errors import ShapeError
+from .._inputs import as_whole
 from .._module import field_values, rebuild_fields
 from .._parameters import positive, real
 from .._typing import OtherPointOrPoints, Parameter, PointOrPoints
 from ._base import AbstractKernel
 from ._compose import Call, CompositeKernel, as_kernel
 from ._pairs import in_one_dtype
-
-
-def _as_dim(value: Any) -> int:
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return operator.index(value)
-    except TypeError as error:
-        raise ParameterError(
-            f"`dim` got {value!r}, expected a whole number. Fix: pass a column, for instance 0."
-        ) from error
 
 
 class ChangePointKernel(CompositeKernel):
@@ -46,7 +32,7 @@ class ChangePointKernel(CompositeKernel):
     right_kernel: AbstractKernel = eqx.field(converter=lambda value: as_kernel(value))
     location: Parameter = real()
     steepness: Parameter = positive()
-    dim: int = eqx.field(static=True, default=0, converter=_as_dim)
+    dim: int = eqx.field(static=True, default=0, converter=lambda value: as_whole(value, "dim"))
 
     @property
     def differentiability(self) -> float:  # type: ignore[override]
