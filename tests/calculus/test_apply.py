@@ -171,6 +171,23 @@ def test_only_the_parts_that_read_a_dimension_count():
         kx.apply(rough, D(0)).gram(X)
 
 
+def test_parts_inside_a_formula_of_which_nothing_is_known():
+    """They may see any dimension, and may read dimensions that the points do not have."""
+    warped = lambda inner: kx.WarpedKernel(inner, lambda x: jnp.stack([x[0], x[1], x[0] * x[1]]))
+    assert np.isfinite(kx.apply(warped(kx.ActiveDimsKernel(kx.SEKernel(), [2])), G()).gram(X)).all()
+    with pytest.raises(kx.ParameterError, match="Matern12Kernel"):
+        kx.apply(warped(kx.ActiveDimsKernel(kx.Matern12Kernel(), [2])), D(0)).gram(X)
+
+
+@pytest.mark.parametrize("call", ["pairwise", "matrix", "diagonal"])
+def test_every_way_to_a_value_refuses(call):
+    applied = kx.apply(kx.Matern12Kernel(), D(0), D(0))
+    points = jnp.asarray(X)
+    arguments = {"pairwise": (points[0], points[0]), "matrix": (points, points)}
+    with pytest.raises(kx.ParameterError, match="Matern12Kernel"):
+        getattr(applied, call)(*arguments.get(call, (points,)))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [

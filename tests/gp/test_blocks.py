@@ -85,6 +85,20 @@ def test_slope_of_the_mean_and_of_a_draw_are_those_of_differences():
     np.testing.assert_allclose(posterior.variance(at[:1], operator=D(0))[0], spread, rtol=1e-4)
 
 
+def test_operators_follow_data_that_were_centred_in_64_bits(x64_off):
+    """What depends on the place is moved with points far from 0."""
+    far, y = 1e6 + np.linspace(0.0, 4.0, 9), np.sin(np.arange(9, dtype=np.float32) / 2)
+    posterior = kx.GaussianProcess(kx.SEKernel(1.0), 1e-2).condition(far, y)
+    near = kx.GaussianProcess(kx.SEKernel(1.0), 1e-2).condition(far - 1e6, y)
+    at = np.array([1.0, 2.5])
+    for moved, there in (
+        (kx.Integral(1e6, 1e6 + 2.0), kx.Integral(0.0, 2.0)),
+        ((lambda x: x[0] - 1e6) * D(0), (lambda x: x[0]) * D(0)),
+    ):
+        found = posterior.mean(1e6 + at, operator=moved)
+        np.testing.assert_allclose(found, near.mean(at, operator=there), atol=2e-3)
+
+
 def test_fit_and_gradient():
     gp = kx.GaussianProcess(KERNEL, 0.01)
     loss = lambda s: -gp.replace(**{"kernel.left_kernel.value": s}).log_marginal_likelihood(BLOCKS)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from .. import _inputs, _padding
@@ -103,10 +102,9 @@ def as_operator(value: Any, name: str) -> LinearOperator:
 
 def same_operator(left: LinearOperator, right: LinearOperator) -> bool:
     """Whether two operators are known to be one."""
-    (structure, leaves), (other, others) = flatten(left), flatten(right)
-    known = lambda a: not isinstance(a, jax.core.Tracer)
-    equal = lambda a, b: a is b or (known(a) and known(b) and np.array_equal(a, b))
-    return structure is other and all(map(equal, leaves, others))
+    leaves = (*flatten(left)[1], *flatten(right)[1])
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    return left is right or (not traced and left.equals(right))
 
 
 def _call(applied: AppliedKernel, X: Any, X2: Any, mask: Any, mask2: Any) -> Array:
@@ -137,7 +135,6 @@ def _matrix(
     masked = mask is not None or mask2 is not None
 
     def one(kernel: Any, X: Points, Y: OtherPoints, mask: Mask | None, mask2: Mask | None) -> Array:
-        _evaluate.check(kernel, left, right, X.shape[1])
         for operator, points, name in ((left, X, "X"), (right, Y, "X" if X2 is None else "X2")):
             _evaluate.check_rows(operator, len(points), name)
         kernel = prepared(kernel, dtype)
@@ -165,7 +162,6 @@ def _diagonal(structure: Structure, finite: bool, leaves: tuple[Array, ...], X: 
     operator = cast(applied.left, dtype)
 
     def one(kernel: Any, X: Points, _: None) -> Array:
-        _evaluate.check(kernel, operator, operator, X.shape[1])
         _evaluate.check_rows(operator, len(X), "X")
         points = X if finite else _padding.clean(X, None)[0]
         values = _evaluate.variances(prepared(kernel, dtype), operator, points)

@@ -126,7 +126,7 @@ class DirectionalDerivative(LinearOperator):
         return (tuple(Term((self.direction[..., j],), _unit(j, d)) for j in range(d)),)
 
     def row(self, i: Any) -> LinearOperator:
-        return self if self.direction.ndim == 1 else DirectionalDerivative(self.direction[i])
+        return self if self.direction.ndim == 1 else self.changed(direction=self.direction[i])
 
     def own_rows(self) -> tuple[int, ...]:
         return () if self.direction.ndim == 1 else (int(self.direction.shape[0]),)

@@ -53,9 +53,10 @@ def blocks(
 ) -> Array:
     """(n, p, m, q): component j of ``left`` at row i of X, with those of ``right`` at rows of Y.
 
-    The kernel and the operators prepared, points clean.
+    The kernel and the operators prepared, points clean. Raises what `check` does.
     """
     d = X.shape[1]
+    check(kernel, left, right, d)
     shape = (len(X), left.components(d), len(Y), right.components(d))
     if 0 in shape:
         return jnp.zeros(shape, X.dtype)
@@ -77,6 +78,7 @@ def flat(K: Array) -> Array:
 def variances(kernel: AbstractKernel, operator: LinearOperator, X: Array) -> Array:
     """(n, p): the variance of each component at each point, without white noise."""
     n, d = X.shape
+    check(kernel, operator, operator, d)
     if n == 0:
         return jnp.zeros((0, operator.components(d)), X.dtype)
     if isinstance(operator, Identity):

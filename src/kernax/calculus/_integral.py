@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .._errors import ParameterError, ShapeError
 from .._inputs import as_whole
-from .._module import field_values, rebuild_fields, short
+from .._module import short
 from .._parameters import real
 from .._typing import HostArray, Parameter
 from ._differential import check_dim
@@ -94,7 +94,7 @@ class Integral(LinearOperator):
 
     def row(self, i: Any) -> LinearOperator:
         pick = lambda bound: bound[i] if bound.ndim else bound
-        return self._changed(lower=pick(self.lower), upper=pick(self.upper))
+        return self.changed(lower=pick(self.lower), upper=pick(self.upper))
 
     def own_rows(self) -> tuple[int, ...]:
         return tuple({len(bound) for bound in (self.lower, self.upper) if bound.ndim})
@@ -104,14 +104,7 @@ class Integral(LinearOperator):
 
     def moved(self, offset: Array) -> LinearOperator:
         own = offset[self.dim]
-        return self._changed(lower=self.lower - own, upper=self.upper - own)
-
-    def refined(self) -> LinearOperator:
-        return self._changed(nodes=2 * self.nodes)
-
-    def _changed(self, **values: Any) -> LinearOperator:
-        changed: LinearOperator = rebuild_fields(type(self), field_values(self) | values)
-        return changed
+        return self.changed(lower=self.lower - own, upper=self.upper - own)
 
     @property
     def cost(self) -> int:

@@ -87,12 +87,14 @@ class LinearOperator(Parameterised):
 
     def mapped(self, function: Callable[["LinearOperator"], "LinearOperator"]) -> "LinearOperator":
         """The same operator, of what ``function`` makes of each of its parts."""
-        values = {
-            name: function(value) if isinstance(value, LinearOperator) else value
-            for name, value in field_values(self).items()
-        }
-        changed: LinearOperator = rebuild_fields(type(self), values)
-        return changed
+        fields = field_values(self).items()
+        parts = {name: function(value) for name, value in fields if _is_operator(value)}
+        return self.changed(**parts)
+
+    def changed(self, **values: Any) -> "LinearOperator":
+        """A copy with other values in some fields, unchecked."""
+        copy: LinearOperator = rebuild_fields(type(self), field_values(self) | values)
+        return copy
 
     def row(self, i: Any) -> "LinearOperator":
         """The operator of row i, of which it may have values of its own."""
@@ -101,10 +103,6 @@ class LinearOperator(Parameterised):
     def moved(self, offset: Array) -> "LinearOperator":
         """The same operator in coordinates from which ``offset`` (d,) was taken off."""
         return self.mapped(lambda part: part.moved(offset))
-
-    def refined(self) -> "LinearOperator":
-        """The same operator with twice the nodes in what is integrated by quadrature."""
-        return self.mapped(lambda part: part.refined())
 
     def own_rows(self) -> tuple[int, ...]:
         """The numbers of rows for which its own fields, not its parts, have values."""
@@ -231,7 +229,7 @@ class ScaledOperator(LinearOperator):
         own = super().row(i)
         if callable(self.factor) or not self.factor.ndim:
             return own
-        return eqx.tree_at(lambda scaled: scaled.factor, own, self.factor[i])
+        return own.changed(factor=self.factor[i])
 
     def own_rows(self) -> tuple[int, ...]:
         several = not callable(self.factor) and self.factor.ndim
@@ -241,7 +239,7 @@ class ScaledOperator(LinearOperator):
         own = super().moved(offset)
         if not callable(self.factor):
             return own
-        return eqx.tree_at(lambda scaled: scaled.factor, own, _Moved(self.factor, offset))
+        return own.changed(factor=_Moved(self.factor, offset))
 
     @property
     def invariant(self) -> bool:
@@ -311,6 +309,10 @@ class _Moved(eqx.Module):
 
 
 # --- helpers -----------------------------------------------------------------------------------
+
+
+def _is_operator(value: Any) -> bool:
+    return isinstance(value, LinearOperator)
 
 
 def slope(f: Field, direction: Array) -> Field:

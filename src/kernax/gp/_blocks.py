@@ -13,7 +13,7 @@ from .. import _inputs
 from .._errors import InputError, ParameterError, ShapeError
 from ..calculus import Identity, LinearOperator
 from ..calculus._apply import cast
-from ..calculus._evaluate import blocks, check, check_rows, flat, of_function
+from ..calculus._evaluate import blocks, check_rows, flat, of_function
 from ..kernels._gram import covariance
 from ._elements import Per
 from ._means import evaluate_mean
@@ -190,7 +190,6 @@ def cross(kernel: Any, parts: tuple[Part, ...], operator: LinearOperator, points
     """K(observations, operator at points), (n, m q): zero where an observation is padding."""
     rows = []
     for own, X, real in parts:
-        check(kernel, own, operator, points.shape[1])
         K = blocks(kernel, own, operator, X, points)
         if real is not None:
             K = jnp.where(real[:, None, None, None], K, 0.0)
@@ -203,7 +202,6 @@ def joint(kernel: Any, parts: tuple[Part, ...]) -> Array:
     grid: list[list[Any]] = [[None] * len(parts) for _ in parts]
     for i, (first, X, _) in enumerate(parts):
         for j, (second, Y, _) in enumerate(parts[:i]):
-            check(kernel, first, second, X.shape[1])
             K = blocks(kernel, first, second, X, Y)
             grid[i][j] = flat(K)
             grid[j][i] = grid[i][j].T
@@ -219,7 +217,6 @@ def own_covariance(kernel: Any, operator: LinearOperator, X: Array, *, noise: bo
     """K of one operator at points, symmetric to the last bit."""
     if isinstance(operator, Identity):
         return covariance(kernel, X, noise=noise)
-    check(kernel, operator, operator, X.shape[1])
     K = blocks(kernel, operator, operator, X, X)
     K = flat(K)
     return jnp.where(jnp.tri(len(K), dtype=bool), K, K.T)

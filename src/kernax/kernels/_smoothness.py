@@ -24,20 +24,24 @@ def check_smoothness(kernel: AbstractKernel, orders: tuple[int, ...], what: str)
     ``orders`` counts those in both points together, for each dimension of the points: a part that
     is p times mean-square differentiable has 2 p in the dimensions that it reads.
     """
-    total = sum(orders)
-    if total == 0:
-        return
     if isinstance(kernel, ActiveDimsKernel):
         kernel.check(len(orders))
         own = tuple(orders[dim] for dim in kernel.active_dims)
         check_smoothness(kernel.inner_kernel, own, what)
-        return
-    if not isinstance(kernel, _SMOOTH) and total > 2 * kernel.differentiability:
-        raise ParameterError(_refusal(kernel, total, what))
+    elif isinstance(kernel, _SMOOTH):
+        for part in subkernels(kernel):
+            check_smoothness(part, orders, what)
+    else:
+        _check_all(kernel, sum(orders), what)
+
+
+def _check_all(kernel: AbstractKernel, total: int, what: str) -> None:
+    """For a kernel around which it is not known what dimensions it sees: they may be any."""
     for part in subkernels(kernel):
-        # Of another formula around parts it is not known which dimensions they see.
-        own = orders if isinstance(kernel, _SMOOTH) else (total,)
-        check_smoothness(part, own, what)
+        _check_all(part, total, what)
+    # After its parts, so that the one which is rough is named.
+    if total > 2 * kernel.differentiability:
+        raise ParameterError(_refusal(kernel, total, what))
 
 
 def check_continuity(kernel: AbstractKernel, what: str) -> None:
