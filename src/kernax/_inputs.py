@@ -161,7 +161,7 @@ def without_filler(values: Any, mask: Array | None, name: str) -> Any:
         return values
     keep = real.reshape(*real.shape, *(1,) * (values.ndim - real.ndim))
     stand_in = values[np.unravel_index(np.argmax(keep), keep.shape)[: real.ndim]]
-    where = jnp.where if isinstance(values, jax.Array) else np.where
+    where: Any = jnp.where if isinstance(values, jax.Array) else np.where
     return where(keep, values, stand_in if keep.any() else np.zeros_like(stand_in))
 
 

@@ -81,7 +81,8 @@ class Parameterised(eqx.Module):
             if field.metadata.get("static", False):
                 continue
             value = getattr(self, field.name)
-            if is_constrained(field) and not isinstance(value, Unit):
+            left_out = value is None and field.default is None
+            if is_constrained(field) and not isinstance(value, Unit) and not left_out:
                 _check_number(value, f"{owner}: `{field.name}`")
             constraint = constraint_of(field)
             value = _converted(value, f"{owner}: `{field.name}`", constraint)

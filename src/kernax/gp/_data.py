@@ -24,6 +24,7 @@ from ..kernels._levels import PointSet, check_batch
 from ._blocks import BlockData, Part, as_blocks, is_blocks, joint, prior_mean, real_values
 from ._elements import Per
 from ._means import evaluate_mean
+from ._noisy_inputs import check_input_variance, with_input_noise
 
 if TYPE_CHECKING:
     from ._process import GaussianProcess
@@ -95,7 +96,9 @@ def as_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> Data 
                 "blocks hold their values, and mark padding by NaN in X: `y` and `mask` go "
                 "without. Fix: pass [(operator, X, y), ...] alone."
             )
-        return as_blocks(gp, X, nan)
+        found = as_blocks(gp, X, nan)
+        check_input_variance(gp, found.dimension, single=False)
+        return found
     if y is None:
         raise ParameterError(
             "`y` is missing. Fix: pass X and y, or a list of blocks [(operator, X, y), ...]."
@@ -117,6 +120,7 @@ def values_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> D
     values, column, targets = _values(values, points, sizes)
     if gp.noise_variance.shape not in ((), sizes, (*sizes, points.shape[-2])):
         raise ShapeError(wrong_noise(gp, points.shape[-2]))
+    check_input_variance(gp, points.shape[-1], single=not targets)
     if mask is not None:
         _padding.check_mask(mask, points.shape, "mask")
         finite = False
@@ -257,7 +261,12 @@ class System(NamedTuple):
 
 def system(gp: "GaussianProcess", data: Data | BlockData) -> System:
     """The system of one element: its process and data without batch axes."""
-    return _of_blocks(gp, data) if isinstance(data, BlockData) else _of_values(gp, data)
+    if isinstance(data, BlockData):
+        return _of_blocks(gp, data)
+    at = _of_values(gp, data)
+    if gp.input_variance is None:
+        return at
+    return with_input_noise(prepared_gp(gp, at.X)[0], at)
 
 
 def _of_blocks(gp: "GaussianProcess", data: BlockData) -> System:

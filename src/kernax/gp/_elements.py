@@ -56,7 +56,7 @@ def over_elements(function: Callable[..., Any], gp: Any, *others: Per, part: Any
         filled = iter(found)
         full = [next(filled) if eqx.is_array(leaf) else leaf for leaf in leaves]
         kernel, own_part = jax.tree.unflatten(treedef, full)
-        single = _single(gp, kernel, next(filled), next(filled))
+        single = _single(gp, kernel, *(next(filled) for _ in range(3)))
         return function(single, own_part, *filled)
 
     values = [*arrays, *(other.value for other in others)]
@@ -80,25 +80,27 @@ def element_of(gp: Any, index: Any, *others: Per) -> tuple[Any, ...]:
         if eqx.is_array(leaf):
             own = next(found)
             leaves[number] = pick(leaf, tuple(depth - 1 - i in own for i in range(depth)))
-    noise, level, *rest = (
+    noise, spread, level, *rest = (
         None if other.value is None else pick(other.value, other.axes(levels))
         for other in (*_own(gp, depth), *others)
     )
-    return (_single(gp, jax.tree.unflatten(treedef, leaves), noise, level), *rest)
+    return (_single(gp, jax.tree.unflatten(treedef, leaves), noise, spread, level), *rest)
 
 
-def _single(gp: Any, kernel: Any, noise: Any, level: Any) -> Any:
-    fields = {"kernel": kernel, "noise_variance": noise}
+def _single(gp: Any, kernel: Any, noise: Any, spread: Any, level: Any) -> Any:
+    fields = {"kernel": kernel, "noise_variance": noise, "input_variance": spread}
     if level is not None:
         fields["mean"] = rebuild_fields(ConstantMean, {"value": level})
     return rebuild_fields(type(gp), field_values(gp) | fields)
 
 
-def _own(gp: Any, batches: int) -> tuple[Per, Per]:
-    """What a process has per element beside its kernel: noise, and the value of a constant mean."""
-    noise = gp.noise_variance
+def _own(gp: Any, batches: int) -> tuple[Per, Per, Per]:
+    """What a process has per element beside its kernel: the noise of values and of inputs, and
+    the value of a constant mean."""
     level = gp.mean.value if isinstance(gp.mean, ConstantMean) else None
-    return Per(noise, max(noise.ndim - batches, 0)), Per(level, 0)
+    noises = (gp.noise_variance, gp.input_variance)
+    first, second = (Per(v, 0 if v is None else max(v.ndim - batches, 0)) for v in noises)
+    return first, second, Per(level, 0)
 
 
 def check_shapes(gp: Any) -> None:

@@ -14,17 +14,18 @@ from jaxtyping import Array
 from .._errors import NumericalWarning, ParameterError, ShapeError
 from .._module import Structure, field_values, flatten, rebuild_fields
 from .._typing import ArrayLike, Key, NanOption, Shape
-from ..calculus import Identity, LinearOperator
+from ..calculus import Gradient, Identity, LinearOperator
 from ..calculus._apply import as_operator
 from ..kernels import AbstractKernel
 from ..linalg import DenseFactor
 from . import _predict
 from ._blocks import BlockData
 from ._data import Data, as_inputs, as_key, as_shape, values_data
+from ._noisy_inputs import as_input_variance, smoothed
 from ._paths import Paths, sample_paths
 from ._process import GaussianProcess, indefinite, report_elements
 
-_VALUES = Identity()
+_VALUES, _SLOPES = Identity(), Gradient()
 
 
 class LeaveOneOut(NamedTuple):
@@ -81,12 +82,22 @@ class Posterior(eqx.Module):
         """(K + noise)^-1 (y - m(X))."""
         return self.state.weights
 
-    def mean(self, Xs: ArrayLike, *, kernel: Any = None, operator: Any = None) -> Array:
+    def mean(
+        self,
+        Xs: ArrayLike,
+        *,
+        kernel: Any = None,
+        operator: Any = None,
+        input_variance: Any = None,
+    ) -> Array:
         """E[f(Xs) | y] = m(Xs) + K(Xs, X) (K + noise)^-1 (y - m(X)).
 
-        With ``operator`` that of what it makes of f: (m,) for one component, else (m, q).
+        With ``operator`` that of what it makes of f: (m,) for one component, else (m, q). With
+        ``input_variance``, a number, (d,) or (m, d), test points are known up to Gaussian noise of
+        that variance, and the mean is taken over it, to second order.
         """
-        values: Array = self._predict(_predict.mean, Xs, kernel, operator)
+        s = self._spread(Xs, input_variance)
+        values: Array = self._predict(_predict.mean, Xs, kernel, self._operator(operator, s))
         return self._shaped(values)
 
     def variance(
@@ -96,11 +107,23 @@ class Posterior(eqx.Module):
         observation: bool = False,
         kernel: Any = None,
         operator: Any = None,
+        input_variance: Any = None,
     ) -> Array:
-        """Var[f(Xs) | y] = k(Xs, Xs) - diag(K(Xs, X) (K + noise)^-1 K(X, Xs)), never negative."""
-        values, worst = self._predict(
-            _predict.variance, Xs, kernel, operator, observation=observation
-        )
+        """Var[f(Xs) | y] = k(Xs, Xs) - diag(K(Xs, X) (K + noise)^-1 K(X, Xs)), never negative.
+
+        With ``input_variance`` that of the function at a test point known up to Gaussian noise, to
+        second order: with L = 1 + 1/2 sum_j s_j d2/dx_j2,
+        Var[L f | y] + sum_j s_j (E[df/dx_j | y]^2 + Var[df/dx_j | y]).
+        """
+        s = self._spread(Xs, input_variance)
+        L = self._operator(operator, s, observation)
+        values, worst = self._predict(_predict.variance, Xs, kernel, L, observation=observation)
+        if s is not None:
+            slopes = self._predict(_predict.mean, Xs, kernel, _SLOPES)
+            varied, _ = self._predict(_predict.variance, Xs, kernel, _SLOPES, observation=False)
+            squares = jnp.square(slopes) + varied
+            squares = squares[..., None] if self.data.dimension == 1 else squares
+            values = values + jnp.sum(jnp.broadcast_to(s, squares.shape) * squares, axis=-1)
         if not isinstance(worst, jax.core.Tracer) and np.max(worst, initial=0.0) > 100.0:
             n, eps = self.data.rows, float(np.finfo(values.dtype).eps)
             warnings.warn(
@@ -127,9 +150,8 @@ class Posterior(eqx.Module):
 
         Of an ``operator`` of q components (m q, m q), point by point.
         """
-        C: Array = self._predict(
-            _predict.full_covariance, Xs, kernel, operator, observation=observation
-        )
+        L = self._operator(operator, None, observation)
+        C: Array = self._predict(_predict.full_covariance, Xs, kernel, L, observation=observation)
         return C
 
     def sample(
@@ -149,7 +171,7 @@ class Posterior(eqx.Module):
             _predict.draws,
             Xs,
             None,
-            operator,
+            self._operator(operator, None, observation),
             observation=observation,
             key=as_key(key),
             shape=as_shape(shape),
@@ -228,7 +250,6 @@ class Posterior(eqx.Module):
                 f"`kernel` is {kernel!r}, expected a kernel, one part of that of the process. "
                 "Fix: pass for instance posterior.gp.kernel.left_kernel."
             )
-        operator = _VALUES if operator is None else self._checked(operator, options)
         structure, leaves = self._compiled()
         points, finite = as_inputs(self.gp, Xs, self.data.shift, "Xs")
         self._check_dimension(points, Xs, "Xs")
@@ -238,10 +259,28 @@ class Posterior(eqx.Module):
         arrays = _predict.Arrays(leaves, own_leaves, points, part_leaves)
         return function(facts, arrays, **options)
 
-    def _checked(self, operator: Any, options: dict[str, Any]) -> LinearOperator:
-        known = as_operator(operator, "operator")
-        if self.data.targets or options.get("observation"):
-            what = "several targets" if self.data.targets else "`observation=True`"
+    def _spread(self, Xs: Any, input_variance: Any) -> Array | None:
+        """The variances of the inputs of test points, (d,) or (m, d)."""
+        if input_variance is None:
+            return None
+        if self.data.targets:
+            raise ParameterError(
+                "`input_variance` is for one target, and here are several. Fix: condition on one "
+                "column of y."
+            )
+        shape, d = jnp.shape(Xs), self.data.dimension
+        return as_input_variance(input_variance, shape[-2] if len(shape) > 1 else shape[0], d)
+
+    def _operator(
+        self, given: Any, s: Array | None = None, observation: bool = False
+    ) -> LinearOperator:
+        """What of the function is predicted: of test points known up to noise its average."""
+        if given is None:
+            return _VALUES if s is None else smoothed(s, self.data.dimension)
+        known = as_operator(given, "operator")
+        if self.data.targets or observation or s is not None:
+            what = "`observation=True`" if observation else "`input_variance`"
+            what = "several targets" if self.data.targets else what
             raise ParameterError(
                 f"`operator` is for the function itself, of one target, and here it comes with "
                 f"{what}. Fix: leave it out, or condition on one column of y."
@@ -251,6 +290,11 @@ class Posterior(eqx.Module):
         return known
 
     def _values_only(self, what: str) -> None:
+        if self.gp.input_variance is not None:
+            raise ParameterError(
+                f"`{what}` is for inputs known exactly, and the process has an `input_variance`. "
+                "Fix: condition on all observations again, or draw with `sample`."
+            )
         if isinstance(self.data, BlockData):
             raise ParameterError(
                 f"`{what}` is for observations of values, and these are in blocks. "

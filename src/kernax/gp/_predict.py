@@ -246,8 +246,8 @@ def variance(facts: Facts, arrays: Arrays, observation: bool) -> tuple[Array, Ar
         worst = jnp.max(jnp.where(unit > 0, -latent / unit, 0.0), initial=0.0)
         values = jnp.maximum(latent, 0.0)
         if observation:
-            noise = variances(at.kernel, points)[:, None] - prior + at.gp.noise_variance
-            values = values + noise
+            white = variances(at.kernel, points) - variances(at.kernel, points, noise=False)
+            values = values + (white + at.gp.noise_variance)[:, None]
         return _marked(values, real), worst
 
     values: tuple[Array, Array] = _predict(facts, arrays, element)

@@ -1,5 +1,6 @@
 """The Gaussian process: a prior over functions, with observation noise."""
 
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -53,6 +54,9 @@ class GaussianProcess(Parameterised):
     ``noise_variance``: a scalar, or one value per point (n,); zero is allowed where it is fixed.
     ``mean``: `ZeroMean`, `ConstantMean`, `LinearMean`, a number, or a function from (n, d) to (n,).
     ``solver``: ``"auto"`` chooses `Dense`, exact inference by a Cholesky factorisation.
+    ``input_variance``: that of Gaussian noise on the rows of X, a number or one per dimension (d,);
+    None without. Observations are then y = f(x + e) + noise, taken to second order in e, for
+    kernels that can be differentiated; `fit` finds it as any hyperparameter.
 
     Everywhere X is (n, d), or (n,) for n points of dimension one; y is (n,) or (n, 1), and
     predictions come back in the form of y. With y (n, t) there are t independent processes of one
@@ -71,6 +75,7 @@ class GaussianProcess(Parameterised):
     noise_variance: Parameter = non_negative(0.01)
     mean: Any = eqx.field(default_factory=ZeroMean, converter=as_mean)
     solver: Any = eqx.field(default="auto", static=True)
+    input_variance: Any = non_negative(None)
 
     def __check_init__(self) -> None:
         if not isinstance(self.kernel, AbstractKernel):
@@ -258,11 +263,27 @@ def _sample(
     def element(gp: Any, _: None, X: Array, key: Array) -> tuple[Array, Array]:
         gp, X = prepared_gp(gp, X)
         points, real = clean_inputs(X, finite, None)
-        K = covariance(gp.kernel, points, noise=observation)
-        if observation:
-            K = K + jnp.diag(jnp.broadcast_to(gp.noise_variance, (X.shape[0],)))
-        mean, scale = evaluate_mean(gp.mean, points), jnp.mean(jnp.diagonal(K))
-        draws, jitter = draw(key, mean, K, scale, shape)
+
+        def draws_at(points: Array, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+            K = covariance(gp.kernel, points, noise=observation)
+            if observation:
+                K = K + jnp.diag(jnp.broadcast_to(gp.noise_variance, (X.shape[0],)))
+            mean, scale = evaluate_mean(gp.mean, points), jnp.mean(jnp.diagonal(K))
+            return draw(key, mean, K, scale, shape)
+
+        def draw_moved(key: Array) -> tuple[Array, Array]:
+            own, key = jax.random.split(key)
+            e = jax.random.normal(own, points.shape, points.dtype)
+            spread = jnp.broadcast_to(jnp.sqrt(gp.input_variance), points.shape)
+            return draws_at(points + spread * e, key, ())
+
+        if observation and gp.input_variance is not None:
+            # Each draw is of other points, so that each has a covariance of its own.
+            each, jitters = jax.lax.map(draw_moved, jax.random.split(key, math.prod(shape)))
+            draws = each.reshape(*shape, X.shape[0])
+            jitter = jnp.max(jitters, initial=0.0)
+        else:
+            draws, jitter = draws_at(points, key, shape)
         return mark_rows(draws, real), jitter
 
     found: tuple[Array, Array] = over_elements(element, gp, Per(X, 2), keys(gp, key))

@@ -116,6 +116,8 @@ class Reader:
 
 def _build(cls: type, values: dict[str, Any], path: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
+    # What may be left out, a file of an earlier version may lack.
+    values = {name: None for name, field in fields.items() if field.default is None} | values
     same_names(set(values), set(fields), path)
     for name, field in fields.items():
         label = f"{path}.{name}"

@@ -1,6 +1,6 @@
 """Linear algebra of covariance matrices: factorise once, with jitter only where needed."""
 
-from ._dense import Dense, Status, cholesky, log_density, status_of, whiten
+from ._dense import Dense, Status, cholesky, log_density, solve, status_of, whiten
 from ._factor import DenseFactor, factorise
 from ._mvn import mvn_log_density
 
@@ -12,6 +12,7 @@ __all__ = [
     "factorise",
     "log_density",
     "mvn_log_density",
+    "solve",
     "status_of",
     "whiten",
 ]
