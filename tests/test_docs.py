@@ -23,7 +23,7 @@ def blocks(text, language):
 
 
 def test_the_readme_example_runs(capsys):
-    example, more, own = blocks(README, "python")
+    example, more, own, calculus = blocks(README, "python")
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     names = {}
     exec(example, names)
@@ -41,6 +41,11 @@ def test_the_readme_example_runs(capsys):
     exec(own, names)
     assert names["batch"].gram(np.zeros((3, 60, 2))).shape == (3, 60, 60)
     np.testing.assert_allclose(names["laplace"](rate=2.0)(0.0, 1.0), np.exp(-2.0), rtol=1e-15)
+    exec(calculus, names)
+    x, wave = names["x"], names["wave"]
+    np.testing.assert_allclose(wave.mean(x), np.sin(x), atol=1e-3)
+    area = wave.mean(x[:1], operator=kx.Integral(0.0, 3.0))
+    np.testing.assert_allclose(area, 1.0 - np.cos(3.0), atol=1e-3)
 
 
 def test_the_readme_commands_run(tmp_path, monkeypatch, capsys):
