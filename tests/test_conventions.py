@@ -28,6 +28,7 @@ LAYERS = (
     ("kernels",),
     ("transforms",),
     ("linalg", "calculus"),
+    ("matrixfree",),
     ("gp",),
     ("io",),
     ("checks",),

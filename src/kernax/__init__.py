@@ -104,6 +104,7 @@ from .kernels import (
     tie,
 )
 from .linalg import Dense, Status, mvn_log_density
+from .matrixfree import CovarianceOperator, KernelOperator
 
 __version__ = _version("kernax-gp")
 
@@ -123,6 +124,7 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "CosineKernel",
+    "CovarianceOperator",
     "DTypeError",
     "Dense",
     "Derivative",
@@ -142,6 +144,7 @@ __all__ = [
     "KernaxError",
     "KernaxWarning",
     "KernelCheckError",
+    "KernelOperator",
     "KernelReport",
     "LaplaceApproximation",
     "Laplacian",

@@ -1,0 +1,64 @@
+"""Products with a covariance matrix tile by tile: each is used at once, and none is kept.
+
+Derivatives evaluate the tiles again, so that values and gradients need O(n (d + s)) numbers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+# Pairs in a tile, which should stay in the cache with what is made of it, and most of its columns.
+PAIRS, COLUMNS = 1 << 18, 1 << 13
+
+
+def tiled_product(kernel: Any, X: Array, Y: Array, V: Array, pairs: int = PAIRS) -> Array:
+    """K(X, Y) V for clean points (n, d), (m, d) and vectors (m q, s), to (n p, s).
+
+    ``kernel`` has ``matrix(X, Y)``, of p rows for each point of X and q columns for each of Y.
+    """
+    n, m = len(X), len(Y)
+    p, q = _components(kernel, X, Y)
+    if not (n and m):
+        return jnp.zeros((n * p, V.shape[1]), V.dtype)
+    width = _even(m, max(1, min(COLUMNS, pairs) // q))
+    height = _even(n, max(1, pairs // (width * p * q)))
+    if width >= m:
+        tile = jax.checkpoint(lambda x: _dot(kernel.matrix(x, Y), V))
+    else:
+        columns, values = _blocks(Y, width), _blocks(V.reshape(m, q, -1), width, fill=0.0)
+        part = jax.checkpoint(lambda x, y, v: _dot(kernel.matrix(x, y), v.reshape(-1, V.shape[1])))
+
+        def tile(x: Array) -> Array:
+            add = lambda total, block: (total + part(x, *block), None)
+            start = jnp.zeros((len(x) * p, V.shape[1]), V.dtype)
+            return jax.lax.scan(add, start, (columns, values))[0]
+
+    rows = jax.lax.map(tile, _blocks(X, height))
+    return rows.reshape(-1, V.shape[1])[: n * p]
+
+
+def _dot(K: Array, V: Array) -> Array:
+    return jnp.matmul(K, V, precision="highest")
+
+
+def _components(kernel: Any, X: Array, Y: Array) -> tuple[int, int]:
+    form = jax.eval_shape(kernel.matrix, X[:1], Y[:1])
+    return form.shape[0], form.shape[1]
+
+
+def _even(total: int, most: int) -> int:
+    """A size of at most ``most`` such that blocks of it have few rows too many."""
+    count = -(-total // most)
+    return -(-total // count)
+
+
+def _blocks(values: Array, size: int, fill: float | None = None) -> Array:
+    """Blocks of rows; what the last lacks is its last row again, or ``fill``."""
+    n = len(values)
+    lacking = -n % size
+    if lacking:
+        last = values[-1:] if fill is None else jnp.full_like(values[-1:], fill)
+        values = jnp.concatenate([values, jnp.repeat(last, lacking, axis=0)])
+    return values.reshape(-1, size, *values.shape[1:])
