@@ -32,6 +32,8 @@ def losses(output):
 def test_every_example_is_tested():
     tested = {"kernels_notebook", "equinox_model", "flax_model"}
     tested |= {"likelihood_gradients", "prior_to_posterior"}
+    tested |= {"kernel_derivatives", "slopes_only", "values_and_gradients"}
+    tested |= {"heat_equation", "binned_counts"}
     assert {path.stem for path in EXAMPLES} == tested
     for path in EXAMPLES:
         assert re.match(rf'""".*python examples/{path.name}.*?"""', path.read_text(), re.DOTALL)
@@ -76,6 +78,111 @@ def test_from_the_prior_to_the_posterior(tmp_path):
         r"(\S+) before the data, (\S+) after, (\S+) with the wrong sign", output
     ).groups())  # fmt: skip
     assert after < before < wrong
+    assert picture.stat().st_size > 50_000
+
+
+def numbers(pattern, output):
+    """What the groups of a pattern hold, as numbers."""
+    return [float(number) for number in re.search(pattern, output).groups()]
+
+
+def test_derivatives_of_a_kernel(tmp_path):
+    picture = tmp_path / "covariances.png"
+    output = printed("examples/kernel_derivatives.py", f"--out={picture}")
+    shapes = {}
+    for name, shape, worst in re.findall(r"^  (.+?)  +(\(.+\)) +(\S+e[+-]\d+)$", output, re.M):
+        shapes[name.strip()] = shape
+        assert float(worst) < (1e-6 if "differences" in name else 1e-12), name
+    assert len(shapes) == 21
+    assert shapes["Gram matrix, scikit-learn"] == "(10, 10)"
+    assert shapes["K_fg, apply(k, right=Gradient()), all pairs, 2-D"] == "(10, 20)"
+    assert shapes["K_gg, (2 g delta - 4 g^2 d_j d_l) k"] == "(10, 10, 2, 2)"
+    assert "K_gf.all() == K_fg.all(): True; np.allclose(K_gf, K_fg): False" in output
+    # Without the delta wrong where j = l, with the wrong sign where j != l, too.
+    wrong = re.findall(
+        r"(-?)4 g\^2 d_j d_l k for the (\S+): .*, (\d+) where .* (\d+) where", output
+    )
+    assert wrong == [
+        ("", "hessian", "56", "0"), ("", "K_gg", "56", "36"), ("-", "K_gg", "56", "0")
+    ]  # fmt: skip
+    pairs = re.findall(r"g = \S+: (\S+); with .* for K_gg: (\S+)", output)
+    assert len(pairs) == 2
+    assert all(float(least) > 0.05 and float(negative) < -0.1 for least, negative in pairs)
+    assert picture.stat().st_size > 50_000
+
+
+def test_a_function_from_slopes_only(tmp_path):
+    picture = tmp_path / "slopes.png"
+    output = printed("examples/slopes_only.py", f"--out={picture}")
+    assert "d log likelihood / d constant: 0.0, so it was not fitted" in output
+    assert "variance of the constant: 25.0 before the slopes, 25 after" in output
+    mean, deviation, true = numbers(r"rise .*: (\S+) \+- (\S+) m, in truth (\S+)", output)
+    assert abs(mean - true) < 3 * deviation < 1
+    rows = {
+        name: [float(number) for number in row]
+        for name, *row in re.findall(r"^(.+?)  +(\S+) +(\S+) +(\d+)%$", output, re.M)
+    }
+    assert rows["height, m"][0] > 1
+    assert rows["height, m"][1] > 5
+    for name in ("slope, m/km", "height above the mean, m", "height, one known, m"):
+        error, deviation, inside = rows[name]
+        assert error < 0.2
+        assert abs(error / deviation - 1) < 0.2
+        assert inside > 85
+    assert picture.stat().st_size > 50_000
+
+
+def test_values_and_gradients(tmp_path):
+    picture = tmp_path / "surfaces.png"
+    output = printed("examples/values_and_gradients.py", f"--out={picture}")
+    shares = [int(share) for share in re.findall(r"\( *(\d+)%\)", output)]
+    assert len(shares) == 36
+    assert all(abs(share - 95) <= 7 for share in shares)
+    assert abs(sum(shares) / 36 - 95) < 2
+    ratios = {
+        name: [[float(ratio) for ratio in row.split(", ")] for row in rows]
+        for name, *rows in re.findall(r"^  (.+?)  +n values (.*); 3n values (.*)$", output, re.M)
+    }
+    assert all(min(runs) > 1 for runs, _ in ratios.values())
+    assert max(ratios["smooth, all precise"][0]) > 4
+    won = {name: [ratio > 1 for ratio in cost] for name, (_, cost) in ratios.items()}
+    assert won["smooth, all precise"] == [False, False, True]
+    assert won["smooth, all noisy"][::2] == [False, True]
+    assert won["smooth, noisy slopes"] == won["rough, all precise"] == [False] * 3
+    assert picture.stat().st_size > 100_000
+
+
+def test_the_heat_equation(tmp_path):
+    picture = tmp_path / "heat.png"
+    output = printed("examples/heat_equation.py", f"--out={picture}")
+    rows = re.findall(r"^ *(\d+) x \1 +(\d+) +(\S+) +(\S+) +(\S+)$", output, re.M)
+    assert [row[:2] for row in rows] == [("8", "90"), ("12", "182"), ("16", "306")]
+    errors, deviations, differences = zip(*[map(float, row[2:]) for row in rows], strict=True)
+    assert errors[0] < 0.05
+    assert errors[1] < 1e-3
+    assert errors[2] < 1e-5 < differences[2]
+    assert all(e < 3 * deviation for e, deviation in zip(errors, deviations, strict=True))
+    half, own, more = numbers(r"times 0.5: (\S+); 1.0: (\S+); 1.5: (\S+)", output)
+    assert own > max(half, more)
+    poisson = [float(error) for error in re.findall(r"u = .* relative error (\S+)", output)]
+    assert len(poisson) == 2
+    assert max(poisson) < 1e-7
+    assert picture.stat().st_size > 100_000
+
+
+def test_counts_in_bins(tmp_path):
+    picture = tmp_path / "rate.png"
+    output = printed("examples/binned_counts.py", f"--out={picture}")
+    ours, short_cut = (
+        numbers(rf"(?m)^{name} +(\S+) +(\S+)% +(\S+) +(\S+)$", output)
+        for name in ("integrals", "values")
+    )
+    assert ours[0] < 0.75 * short_cut[0]
+    assert abs(ours[1] - 95) < 4
+    assert ours[2] < 0.5 * short_cut[2]
+    assert ours[3] < 2 < short_cut[3]
+    total, deviation, true = numbers(r"integrals (\S+) \+- (\S+);.* in truth (\S+)", output)
+    assert abs(total - true) < 3 * deviation
     assert picture.stat().st_size > 50_000
 
 
