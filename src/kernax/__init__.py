@@ -5,8 +5,10 @@ Write one formula, and get every matrix, derivative and likelihood from it.
 
 from importlib.metadata import version as _version
 
+from . import distributed as distributed
 from . import transforms as transforms
 from ._errors import (
+    ClusterError,
     ConvergenceError,
     ConvergenceWarning,
     DTypeError,
@@ -45,6 +47,7 @@ from .gp import (
     ConstantMean,
     FitResult,
     GaussianProcess,
+    IterativePosterior,
     LaplaceApproximation,
     LeaveOneOut,
     LinearMean,
@@ -104,7 +107,13 @@ from .kernels import (
     tie,
 )
 from .linalg import Dense, Status, mvn_log_density
-from .matrixfree import CovarianceOperator, KernelOperator
+from .matrixfree import (
+    CovarianceOperator,
+    Iterative,
+    KernelOperator,
+    KroneckerOperator,
+    ToeplitzOperator,
+)
 
 __version__ = _version("kernax-gp")
 
@@ -119,6 +128,7 @@ __all__ = [
     "BatchKernel",
     "BrownianKernel",
     "ChangePointKernel",
+    "ClusterError",
     "ConstantKernel",
     "ConstantMean",
     "ConvergenceError",
@@ -141,11 +151,14 @@ __all__ = [
     "Identity",
     "InputError",
     "Integral",
+    "Iterative",
+    "IterativePosterior",
     "KernaxError",
     "KernaxWarning",
     "KernelCheckError",
     "KernelOperator",
     "KernelReport",
+    "KroneckerOperator",
     "LaplaceApproximation",
     "Laplacian",
     "LeaveOneOut",
@@ -183,6 +196,7 @@ __all__ = [
     "SumKernel",
     "TanimotoKernel",
     "TiedKernel",
+    "ToeplitzOperator",
     "WarpedKernel",
     "WendlandKernel",
     "WhiteNoiseKernel",

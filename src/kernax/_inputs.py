@@ -179,21 +179,26 @@ def as_whole(value: Any, name: str) -> int:
 
 def to_device(host: HostArray, name: str, *, quiet: bool = False) -> Array:
     """The array in the dtype of this process; a `PrecisionWarning`, once, where digits go."""
+    return jnp.asarray(rounded(host, name, quiet=quiet))
+
+
+def rounded(host: HostArray, name: str, *, quiet: bool = False) -> HostArray:
+    """The same on the host."""
     global _warned_of_precision
     target = jax.dtypes.canonicalize_dtype(host.dtype)
-    if target != host.dtype:
-        rounded = host.astype(target)
-        lossless = np.array_equal(rounded.astype(host.dtype), host, equal_nan=True)
-        if not (lossless or quiet or _warned_of_precision):
-            _warned_of_precision = True
-            warnings.warn(
-                f"`{name}` is {host.dtype} but JAX runs with 32 bits, so digits are lost. Fix: "
-                'jax.config.update("jax_enable_x64", True) before any computation.',
-                PrecisionWarning,
-                stacklevel=5,
-            )
-        host = rounded
-    return jnp.asarray(host)
+    if target == host.dtype:
+        return host
+    rounded = host.astype(target)
+    lossless = np.array_equal(rounded.astype(host.dtype), host, equal_nan=True)
+    if not (lossless or quiet or _warned_of_precision):
+        _warned_of_precision = True
+        warnings.warn(
+            f"`{name}` is {host.dtype} but JAX runs with 32 bits, so digits are lost. Fix: "
+            'jax.config.update("jax_enable_x64", True) before any computation.',
+            PrecisionWarning,
+            stacklevel=6,
+        )
+    return rounded
 
 
 def warn_of_spacing(points: Array, name: str) -> None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from .._errors import ResourceError
+from ._errors import ResourceError
 
 
 def available() -> int:

@@ -82,7 +82,7 @@ def test_what_operators_make_of_a_kernel():
 
 
 def test_kernels_of_the_catalogue():
-    for case in list(CASES.values())[::3]:
+    for case in list(CASES.values())[::5]:
         K = np.asarray(case.kernel.gram(X[:9]))
         close(kx.KernelOperator(case.kernel, X[:9], pairs=14).dense(), K)
 
@@ -99,7 +99,7 @@ def test_refused():
         kx.KernelOperator(kx.SEKernel(), X) @ np.zeros(5)
     with pytest.raises(kx.ShapeError, match="`noise_variance` has shape"):
         kx.KernelOperator(kx.SEKernel(), X, np.ones(5))
-    with pytest.raises(kx.ParameterError, match="a batch of kernels"):
+    with pytest.raises(kx.ParameterError, match="is a batch of kernels"):
         kx.KernelOperator(kx.BatchKernel(kx.SEKernel(), 2), X)
     with pytest.raises(kx.ParameterError, match="two different operators"):
         kx.KernelOperator(kx.apply(kx.SEKernel(), kx.Gradient()), X)

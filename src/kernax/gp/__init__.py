@@ -1,8 +1,10 @@
 """Gaussian processes: prior, posterior, means and fitting."""
 
 from ._defaults import default_priors, default_start
-from ._fit import FitResult, fit
+from ._fit import fit
+from ._fit_result import FitResult
 from ._free_space import unconstrained
+from ._iterative_posterior import IterativePosterior
 from ._laplace import LaplaceApproximation
 from ._means import AbstractMean, ConstantMean, LinearMean, ZeroMean
 from ._paths import Paths
@@ -14,6 +16,7 @@ __all__ = [
     "ConstantMean",
     "FitResult",
     "GaussianProcess",
+    "IterativePosterior",
     "LaplaceApproximation",
     "LeaveOneOut",
     "LinearMean",

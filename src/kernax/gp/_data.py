@@ -315,6 +315,35 @@ def _of_values(gp: "GaussianProcess", data: Data) -> System:
     return System(K, residual, count, scale, X, real)
 
 
+def check_dimension(data: Data | BlockData, points: Array, given: Any, name: str) -> None:
+    """`ShapeError` unless points have the dimension of those conditioned on."""
+    d = data.dimension
+    if points.shape[-1] != d:
+        raise ShapeError(
+            f"`{name}` has dimension {points.shape[-1]} (shape {jnp.shape(given)}), but the "
+            f"process was conditioned on points of dimension {d}. Fix: pass (m, {d})"
+            f"{', or (m,)' if d == 1 else ', one row per point'}."
+        )
+
+
+def joined(old: Data, new: Data) -> Data:
+    """Old and new observations of one form."""
+    rows = lambda data: (
+        jnp.ones(data.X.shape[:-1], bool)
+        if data.mask is None
+        else jnp.broadcast_to(data.mask, data.X.shape[:-1])
+    )
+    masked = old.mask is not None or new.mask is not None
+    axis = -2 if old.targets else -1
+    return dataclasses.replace(
+        old,
+        X=jnp.concatenate([old.X, new.X.astype(old.X.dtype)], axis=-2),
+        y=jnp.concatenate([old.y, new.y.astype(old.y.dtype)], axis=axis),
+        mask=jnp.concatenate([rows(old), rows(new)], axis=-1) if masked else None,
+        finite=old.finite and new.finite,
+    )
+
+
 def as_key(key: Any) -> Any:
     """A key of JAX's random numbers; `ParameterError` for anything else."""
     dtype = getattr(key, "dtype", None)

@@ -1,7 +1,6 @@
 """Fitting hyperparameters: L-BFGS on the log marginal likelihood, in free space."""
 
 import copy
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -16,86 +15,24 @@ from .._errors import (
     ConvergenceError,
     ConvergenceWarning,
     InputError,
-    MissingExtraError,
     NumericalWarning,
     ParameterError,
 )
 from .._module import Structure, flatten, with_leaves
 from .._typing import ArrayLike, HostArray
 from ..linalg import log_density
+from ..matrixfree import Iterative
+from . import _fit_iterative
 from ._blocks import BlockData
+from ._choice import choose
 from ._data import Data, as_data, as_key, system
 from ._defaults import default_priors, default_start, noise_alone
 from ._elements import over_elements
-from ._laplace import LaplaceApproximation
+from ._fit_result import FitResult, groups_of
 from ._minimise import Runs, Stop, best, minimise, start_runs
 from ._priors import resolve_fixed, resolve_priors
 from ._problem import Problem
 from ._process import GaussianProcess
-
-
-@dataclasses.dataclass(frozen=True)
-class FitResult:
-    """What `fit` found.
-
-    ``gp``: the process with the fitted hyperparameters. ``loss``: minus the log marginal
-    likelihood at those hyperparameters, and with priors minus their log density **in free space**:
-    that of the natural scale plus the log Jacobian of the transformation. ``history``: the
-    loss after each step of the best start. ``converged``, ``message``: why it stopped.
-    ``gradient_norm``: the largest derivative left in free space. ``losses``: the final loss of
-    each start, NaN where it failed. ``interrupted``: stopped by Ctrl-C.
-
-    Of a batch ``loss``, ``converged``, ``message`` and ``gradient_norm`` have its shape (b,),
-    ``history`` is (steps + 1, b), NaN after the last step of an element, and ``losses`` is
-    (starts, b). ``fit(..., resume=result)`` goes on where it stopped.
-    """
-
-    gp: GaussianProcess
-    loss: Any
-    history: HostArray
-    converged: Any
-    message: Any
-    gradient_norm: Any
-    losses: Any
-    interrupted: bool = False
-    runs: Runs | None = dataclasses.field(default=None, repr=False, compare=False)
-    problem: Any = dataclasses.field(default=None, repr=False, compare=False)
-
-    def summary(self) -> str:
-        """The outcome in a line, then the hyperparameters."""
-        if np.ndim(self.converged):
-            outcome = (
-                f"{int(np.sum(self.converged))} of {np.size(self.converged)} elements converged, "
-                f"the losses add up to {np.sum(self.loss):.6f}"
-            )
-        else:
-            state = "converged" if self.converged else "not converged"
-            steps = len(self.history) - 1
-            outcome = f"loss {self.loss:.6f} after {steps} steps, {state}: {self.message}"
-        return f"{outcome}\n{self.gp.summary()}"
-
-    def laplace(self) -> LaplaceApproximation:
-        """The hyperparameters' posterior as a normal distribution in free space, at the optimum."""
-        return LaplaceApproximation.at(self.problem, self._points())
-
-    def plot(self) -> Any:
-        """The loss after each step, a line per element, as a matplotlib figure."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtraError("drawing", "matplotlib", "plot") from error
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        lines = self.history.reshape(len(self.history), -1)
-        above = lines - np.nanmin(lines, axis=0) if lines.shape[1] > 1 else lines
-        axes.plot(above, color="#0072b2", linewidth=1.2, alpha=1.0 if lines.shape[1] == 1 else 0.4)
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss" if lines.shape[1] == 1 else "loss above its least")
-        return figure
-
-    def _points(self) -> HostArray:
-        assert self.runs is not None
-        return self.runs.u[best(self.runs, _groups(self.problem, self.runs))]
 
 
 def fit(
@@ -162,6 +99,18 @@ def fit(
         priors = default_priors(gp, X, y, mask=mask)
     problem = Problem(gp, data, held, resolve_priors(gp, priors, held))
     key = jax.random.key(0) if key is None else as_key(key)
+    solver, _ = choose(gp, data)
+    if isinstance(solver, Iterative):
+        _fit_iterative.check(restarts)
+        exact_start = start == "auto" and resume is None and _count(data) > _fit_iterative.SUBSET
+        begin = None if resume is None else resume.runs
+        u = (
+            _fit_iterative.start_of(problem, held, key)
+            if exact_start
+            else problem.starts(0, key)[0]
+        )
+        with _Progress(1, max_steps, progress) as shown:
+            return _fit_iterative.fit(problem, solver, begin, u, max_steps, shown.step)
     starts = problem.starts(restarts, key)
     single = not problem.sizes and not blocks
     if start == "auto" and resume is None and single and _count(data) > 1:
@@ -233,6 +182,12 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
+    def step(self, number: int, norm: float) -> None:
+        """After one step of a single run, of which the loss is not known."""
+        self._first = number - 1 if self._first is None else self._first
+        self._bar.set_postfix_str(f"gradient {norm:.2g}", refresh=False)
+        self._bar.update(number - self._first - self._bar.n)
+
     def __call__(self, runs: Runs) -> None:
         running = runs.stop == Stop.RUNNING
         steps = int(runs.steps.max(initial=0))
@@ -253,13 +208,8 @@ def _resumed(result: Any, starts: HostArray) -> Runs:
     return copy.deepcopy(runs)
 
 
-def _groups(problem: Problem, runs: Runs) -> HostArray:
-    """The numbers of the runs of each element, (elements, starts)."""
-    return np.arange(len(runs.u)).reshape(-1, problem.elements).T
-
-
 def _result(problem: Problem, runs: Runs, interrupted: bool, max_steps: int) -> FitResult:
-    groups = _groups(problem, runs)
+    groups = groups_of(problem, runs)
     failed = runs.stop == Stop.FAILED
     if failed.all():
         reasons = "; ".join(

@@ -20,7 +20,7 @@ from ..kernels import AbstractKernel
 from ..linalg import DenseFactor
 from . import _predict
 from ._blocks import BlockData
-from ._data import Data, as_inputs, as_key, as_shape, values_data
+from ._data import as_inputs, as_key, as_shape, check_dimension, joined, values_data
 from ._noisy_inputs import as_input_variance, smoothed
 from ._paths import Paths, sample_paths
 from ._process import GaussianProcess, indefinite, report_elements
@@ -227,12 +227,12 @@ class Posterior(eqx.Module):
                 f"`y_new` has shape {np.shape(y_new)}, in another form than the y conditioned on. "
                 "Fix: pass it in the same form."
             )
-        self._check_dimension(data.X, X_new, "X_new")
+        check_dimension(self.data, data.X, X_new, "X_new")
         known = dataclasses.replace(self._known(), gp=gp)
         state = _predict.extended_state(*flatten(known), data.compiled)
         first = lambda state: state.factor.first
         state = eqx.tree_at(first, state, first(self.state), is_leaf=lambda leaf: leaf is None)
-        both = self._joined(data)
+        both = joined(self.data, data)
         report_elements(gp, state.value, state.factor.jitter, lambda: gp._failure(both))
         return Posterior(gp, both, state)
 
@@ -252,7 +252,7 @@ class Posterior(eqx.Module):
             )
         structure, leaves = self._compiled()
         points, finite = as_inputs(self.gp, Xs, self.data.shift, "Xs")
-        self._check_dimension(points, Xs, "Xs")
+        check_dimension(self.data, points, Xs, "Xs")
         part, part_leaves = (None, ()) if kernel is None else flatten(kernel)
         own, own_leaves = flatten(operator)
         facts = _predict.Facts(own, structure, finite, part)
@@ -301,15 +301,6 @@ class Posterior(eqx.Module):
                 "Fix: condition on all blocks again."
             )
 
-    def _check_dimension(self, points: Array, given: Any, name: str) -> None:
-        d = self.data.dimension
-        if points.shape[-1] != d:
-            raise ShapeError(
-                f"`{name}` has dimension {points.shape[-1]} (shape {jnp.shape(given)}), but the "
-                f"process was conditioned on points of dimension {d}. Fix: pass (m, {d})"
-                f"{', or (m,)' if d == 1 else ', one row per point'}."
-            )
-
     def _updated_gp(self, X_new: Any, noise: Any) -> tuple[GaussianProcess, GaussianProcess]:
         """The process of all points, and of the new ones alone."""
         gp, depth = self.gp, len(self.gp.kernel.levels())
@@ -334,23 +325,6 @@ class Posterior(eqx.Module):
             return X
         points, _ = as_inputs(self.gp, X, self.data.shift, "X_new")
         return points
-
-    def _joined(self, new: Data) -> Data:
-        old = self.data
-        rows = lambda data: (
-            jnp.ones(data.X.shape[:-1], bool)
-            if data.mask is None
-            else jnp.broadcast_to(data.mask, data.X.shape[:-1])
-        )
-        masked = old.mask is not None or new.mask is not None
-        axis = -2 if old.targets else -1
-        return dataclasses.replace(
-            old,
-            X=jnp.concatenate([old.X, new.X.astype(old.X.dtype)], axis=-2),
-            y=jnp.concatenate([old.y, new.y.astype(old.y.dtype)], axis=axis),
-            mask=jnp.concatenate([rows(old), rows(new)], axis=-1) if masked else None,
-            finite=old.finite and new.finite,
-        )
 
     def _compiled(self) -> tuple[Structure, tuple[Array, ...]]:
         """What compiled code is given, remembered; another shift compiles nothing again."""

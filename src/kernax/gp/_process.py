@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,6 +27,8 @@ from ..kernels import AbstractKernel, NegKernel
 from ..kernels._gram import covariance
 from ..linalg import Dense, cholesky, log_density
 from ..linalg._mvn import failure, not_psd, report
+from ..matrixfree import Iterative
+from ._choice import choose
 from ._data import (
     System,
     as_data,
@@ -41,10 +43,9 @@ from ._data import (
     wrong_noise,
 )
 from ._elements import Per, check_shapes, over_elements
+from ._iterative import key_of, likelihood_of, plan_of
+from ._iterative import report as report_solves
 from ._means import ZeroMean, as_mean, evaluate_mean
-
-if TYPE_CHECKING:
-    from ._posterior import Posterior
 
 
 class GaussianProcess(Parameterised):
@@ -53,7 +54,9 @@ class GaussianProcess(Parameterised):
     ``kernel``: any kernel that is positive semi-definite; `NotPSDError` names a difference.
     ``noise_variance``: a scalar, or one value per point (n,); zero is allowed where it is fixed.
     ``mean``: `ZeroMean`, `ConstantMean`, `LinearMean`, a number, or a function from (n, d) to (n,).
-    ``solver``: ``"auto"`` chooses `Dense`, exact inference by a Cholesky factorisation.
+    ``solver``: `Dense`, exact inference by a Cholesky factorisation; `Iterative`, by products
+    with tiles of the matrix; ``"auto"`` is exact up to 20,000 rows or what fits into memory, and
+    warns where it is not.
     ``input_variance``: that of Gaussian noise on the rows of X, a number or one per dimension (d,);
     None without. Observations are then y = f(x + e) + noise, taken to second order in e, for
     kernels that can be differentiated; `fit` finds it as any hyperparameter.
@@ -83,9 +86,10 @@ class GaussianProcess(Parameterised):
                 f"`kernel` is {self.kernel!r}, expected a kernel. Fix: pass SEKernel(), say."
             )
         check_shapes(self)
-        if not (isinstance(self.solver, Dense) or self.solver == "auto"):
+        if not (isinstance(self.solver, Dense | Iterative) or self.solver == "auto"):
             raise ParameterError(
-                f"`solver` is {self.solver!r}, expected 'auto' or Dense(). Fix: leave it out."
+                f"`solver` is {self.solver!r}, expected 'auto', Dense() or Iterative(). "
+                "Fix: leave it out."
             )
         if self.kernel.sign() != 1:
             raise NotPSDError(
@@ -105,10 +109,17 @@ class GaussianProcess(Parameterised):
 
         ``nan="raise"`` refuses NaN in X instead of reading it as padding. Eagerly raises
         `NotPSDError`, `InputError`, or warns `NumericalWarning` where jitter was needed; traced,
-        a failure is NaN.
+        a failure is NaN. With an `Iterative` solver an estimate, whose gradient is one of reverse
+        mode, with random draws that stay the same from call to call.
         """
+        data: Any = as_data(self, X, y, mask, nan)
+        solver, _ = choose(self, data)
+        if isinstance(solver, Iterative):
+            plan = plan_of(self, solver, data.X)
+            found = likelihood_of(self, data, plan, key_of(solver))
+            report_solves(plan, found.residual, found.steps, found.indefinite)
+            return found.value
         structure, leaves = flatten(self)
-        data = as_data(self, X, y, mask, nan)
         value, jitter = _log_likelihood(structure, leaves, data.compiled)
         report_elements(self, value, jitter, lambda: self._failure(data))
         return value
@@ -146,7 +157,7 @@ class GaussianProcess(Parameterised):
         *,
         mask: ArrayLike | None = None,
         nan: NanOption = "pad",
-    ) -> "Posterior":
+    ) -> Any:
         """The posterior given observations: one factorisation, reused by all that follows.
 
         Observations of what linear operators make of the process come as a list of blocks in
@@ -157,11 +168,17 @@ class GaussianProcess(Parameterised):
         value; without it that of the process. White noise in the kernel belongs to values alone.
         Raises `ParameterError` where the process does not have the derivatives.
 
-        Arguments and errors are those of `log_marginal_likelihood`.
+        With an `Iterative` solver an `IterativePosterior`, of values only. Arguments and errors
+        are those of `log_marginal_likelihood`.
         """
-        from ._posterior import condition
+        from . import _iterative_posterior, _posterior
 
-        return condition(self, as_data(self, X, y, mask, nan))
+        data: Any = as_data(self, X, y, mask, nan)
+        solver, reason = choose(self, data)
+        if isinstance(solver, Iterative):
+            plan = plan_of(self, solver, data.X)
+            return _iterative_posterior.condition(self, data, plan, solver, reason)
+        return _posterior.condition(self, data)
 
     def summary(self) -> str:
         """The hyperparameters: path, value and allowed range, a line each."""

@@ -14,6 +14,7 @@ from .. import transforms as _transforms
 from .._errors import FormatError
 from .._nodes import Stacked, Tied, Unit
 from ..linalg import Dense
+from ..matrixfree import Iterative
 from ._posterior import posterior_fields
 
 MOST_DEPTH = 200
@@ -23,7 +24,13 @@ SEQUENCES: dict[str, Any] = {"tuple": tuple, "list": list}
 # The classes that a file may name.
 REGISTRY: dict[str, type] = {
     cls.__name__: cls
-    for cls in (*vars(_kernels).values(), *vars(_transforms).values(), *vars(_gp).values(), Dense)
+    for cls in (
+        *vars(_kernels).values(),
+        *vars(_transforms).values(),
+        *vars(_gp).values(),
+        Dense,
+        Iterative,
+    )
     if isinstance(cls, type) and issubclass(cls, eqx.Module) and not inspect.isabstract(cls)
 }
 

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import MissingExtraError, ShapeError
+from .._memory import check_memory
 from .._module import Structure, flatten
 from .._typing import ArrayLike
-from ._memory import check_memory
 
 
 class CovarianceOperator(eqx.Module):
@@ -48,6 +48,10 @@ class CovarianceOperator(eqx.Module):
     @abc.abstractmethod
     def columns(self, index: Array) -> Array:
         """The columns of those numbers, (n, b)."""
+
+    def noise(self) -> Array:
+        """The part of the diagonal that is noise, (n,): what a preconditioner leaves as it is."""
+        return jnp.zeros(self.size, self.dtype)
 
     @property
     def shape(self) -> tuple[int, int]:

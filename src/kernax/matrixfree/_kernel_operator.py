@@ -11,14 +11,13 @@ from jaxtyping import Array
 
 from .. import _inputs, _padding
 from .._errors import ParameterError, ShapeError
-from .._module import as_parameter, prepared
-from .._parameters import NonNegative
+from .._module import prepared, rebuild_fields
 from .._typing import ArrayLike
 from ..calculus._apply import AppliedKernel, same_operator
 from ..calculus._evaluate import variances as applied_variances
-from ..kernels import AbstractKernel
 from ..kernels._gram import has_noise, variances
 from ._contract import CovarianceOperator
+from ._grid import as_noise, check_single_kernel, floats
 from ._tiles import PAIRS, tiled_product
 
 
@@ -40,7 +39,7 @@ class KernelOperator(CovarianceOperator):
 
     kernel: Any
     X: Array
-    noise: Array
+    noise_variance: Array
     real: Array | None  # 1 or 0 for each row of the matrix: None where all are real
     mesh: Any = eqx.field(static=True, default=None)
     axis: str | None = eqx.field(static=True, default=None)
@@ -67,28 +66,31 @@ class KernelOperator(CovarianceOperator):
                 f"`X` has shape {points.shape}, expected (n, d) or (n,). Fix: one row per point."
             )
         points = points[:, None] if points.ndim == 1 else points
-        noise = as_parameter(noise_variance, "`noise_variance`", NonNegative())
-        leaves = [leaf for leaf in jax.tree.leaves(kernel) if eqx.is_inexact_array(leaf)]
-        dtype = _inputs.common_dtype(points, noise, *leaves)
+        size = len(points) * _components(kernel, points.shape[1])
+        noise = as_noise(noise_variance, size)
+        dtype = _inputs.common_dtype(points, noise, *floats(kernel))
         points, real = points.astype(dtype), None
         if mask is not None:
             _padding.check_mask(jnp.asarray(mask), points.shape, "mask")
         if mask is not None or not finite:
             points, rows = _padding.clean(points, None if mask is None else jnp.asarray(mask))
             real = jnp.repeat(rows, _components(kernel, points.shape[1])).astype(dtype)
-        size = len(points) * _components(kernel, points.shape[1])
-        if noise.shape not in ((), (size,)):
-            raise ShapeError(
-                f"`noise_variance` has shape {noise.shape}, expected a number or ({size},). "
-                "Fix: pass one value, or one per row of the matrix."
-            )
-        self.kernel, self.X, self.noise, self.real = kernel, points, noise.astype(dtype), real
+        self.kernel, self.X, self.real = kernel, points, real
+        self.noise_variance = noise.astype(dtype)
         self.mesh, self.axis, self.ring, self.pairs = mesh, _axis(mesh, axis), ring, pairs
         if mesh is not None and len(points) % mesh.shape[self.axis]:
             raise ShapeError(
                 f"`X` has {len(points)} rows, not a multiple of the {mesh.shape[self.axis]} "
                 f"devices along '{self.axis}'. Fix: pad with kernax.distributed.shard_rows."
             )
+
+    @classmethod
+    def made(cls, kernel: Any, X: Array, noise: Array, real: Array | None, where: Any) -> Any:
+        """Of clean points in compiled code, with a ``where`` of mesh and axis."""
+        mesh, axis = where
+        names = ("kernel", "X", "noise_variance", "real", "mesh", "axis", "ring", "pairs")
+        values = (kernel, X, noise, real, mesh, axis, False, PAIRS)
+        return rebuild_fields(cls, dict(zip(names, values, strict=True)))
 
     @property
     def size(self) -> int:
@@ -114,6 +116,9 @@ class KernelOperator(CovarianceOperator):
             return tiled_product(kernel, Xs, self.X, V, self.pairs)
         return _sharded(self, kernel, Xs, V)
 
+    def noise(self) -> Array:
+        return self._added() if self.real is None else jnp.where(self.real > 0, self._added(), 1.0)
+
     def diagonal(self) -> Array:
         kernel = prepared(self.kernel, self.dtype)
         if isinstance(kernel, AppliedKernel):
@@ -128,8 +133,8 @@ class KernelOperator(CovarianceOperator):
         p = _components(kernel, self.X.shape[1])
         K = kernel.matrix(self.X, self.X[index // p])
         if p > 1:
-            K = K[:, jnp.arange(len(index)) * p + index % p]
-        own = jnp.arange(self.size)[:, None] == index[None, :]
+            K = K[:, jnp.arange(len(index), dtype=index.dtype) * p + index % p]
+        own = jnp.arange(self.size, dtype=index.dtype)[:, None] == index[None, :]
         if self.real is not None:
             K = K * self.real[:, None] * self.real[index][None, :]
             return jnp.where(own, self.diagonal()[index][None, :], K)
@@ -137,7 +142,7 @@ class KernelOperator(CovarianceOperator):
 
     def _added(self) -> Array:
         """What is added to the diagonal: noise, and white noise in the kernel."""
-        noise = jnp.broadcast_to(self.noise, (self.size,))
+        noise = jnp.broadcast_to(self.noise_variance, (self.size,))
         kernel = prepared(self.kernel, self.dtype)
         if isinstance(kernel, AppliedKernel) or not has_noise(kernel):
             return noise
@@ -146,10 +151,7 @@ class KernelOperator(CovarianceOperator):
 
 def _check_kernel(kernel: Any) -> None:
     applied = isinstance(kernel, AppliedKernel)
-    if not applied and not isinstance(kernel, AbstractKernel):
-        raise ParameterError(
-            f"`kernel` is {kernel!r}, expected a kernel. Fix: pass for instance SEKernel()."
-        )
+    check_single_kernel(kernel.kernel if applied else kernel, "kernel")
     if applied and not same_operator(kernel.left, kernel.right):
         raise ParameterError(
             f"`{kernel!r}` has two different operators, and a covariance matrix has one on both "
@@ -159,10 +161,6 @@ def _check_kernel(kernel: Any) -> None:
         raise ParameterError(
             f"`{kernel.left!r}` has values per row, which tiles cannot share out. "
             "Fix: use kernax.apply(...).gram."
-        )
-    if (kernel.kernel if applied else kernel).levels():
-        raise ParameterError(
-            "a batch of kernels is many matrices, and this is one. Fix: pass `kernel[i]`."
         )
 
 

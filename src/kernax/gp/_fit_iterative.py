@@ -1,0 +1,219 @@
+"""Fitting where the likelihood comes from iterations: Adam, each solve starting from the last.
+
+The random draws stay the same from step to step, so that the solutions move as little as the
+hyperparameters do, and the gradient is that of a fixed function. The start is an exact fit of a
+random subset, which is near where all of the data will end.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._errors import ConvergenceWarning, NotPSDError, ParameterError
+from .._module import Structure, field_values, rebuild_fields, with_leaves
+from .._typing import HostArray
+from ..linalg import Dense
+from ..matrixfree import Iterative
+from . import _iterative as core
+from ._data import Data
+from ._fit_result import FitResult
+from ._free_space import FreeSpace
+from ._priors import log_prior
+from ._problem import Problem
+
+# Rows of the exact fit that comes first; how far a step goes, in free space, and after how many
+# it goes half as far.
+SUBSET, RATE, HALVED = 1000, 0.1, 30
+# Done where no free coordinate moves by more than this in so many steps.
+STILL, WINDOW = 0.02, 10
+# The relative residual that a gradient asks of its solves.
+GRADIENT_TOLERANCE = 1e-2
+
+
+class Walk(NamedTuple):
+    """Where an iterative fit stands: a tree of arrays, so that it can be kept in a file."""
+
+    u: Array  # free coordinates
+    adam: Any  # the state of optax.scale_by_adam
+    solutions: Array  # (n, 1 + s), where the next solve starts
+    step: Array
+    trail: Array  # (window, k): the last coordinates
+    residual: Array  # the largest relative residual of the last solve
+    products: Array  # with the matrix, in all
+    norm: Array  # the largest derivative
+
+
+def fit(
+    problem: Problem,
+    solver: Iterative,
+    begin: Walk | None,
+    u: HostArray,
+    max_steps: int,
+    report: Callable[[int, float], None],
+) -> FitResult:
+    """At most so many steps from free coordinates u, or from where another fit ended."""
+    state = first(problem, solver, u) if begin is None else begin
+    state, converged, interrupted = walk(problem, solver, state, max_steps, report)
+    fitted = problem.fitted(np.asarray(state.u)[None])
+    loss, found = evaluate(fitted, problem, solver, state.u)
+    message = f"no free coordinate moved by more than {STILL:g} in {WINDOW} steps"
+    if not converged:
+        message = f"stopped after {max_steps} steps"
+        message = "interrupted: this is where it was" if interrupted else message
+        warnings.warn(f"fit: {message}.", ConvergenceWarning, stacklevel=3)
+    details = {
+        "residual": float(state.residual),
+        "products": int(state.products),
+        "loss_error": float(found.error),
+        "steps": int(state.step),
+    }
+    return FitResult(
+        fitted,
+        loss,
+        history=np.asarray([loss]),
+        converged=converged,
+        message=message,
+        gradient_norm=float(state.norm),
+        losses=(loss,),
+        interrupted=interrupted,
+        runs=state,
+        problem=problem,
+        details=details,
+    )
+
+
+def walk(
+    problem: Problem, solver: Iterative, state: Walk, max_steps: int, report: Any
+) -> tuple[Walk, bool, bool]:
+    """Steps from a state: the end, whether it converged, and whether Ctrl-C stopped it."""
+    plan = gradient_plan(problem, solver)
+    fixed = (problem.structure, problem.space, plan)
+    arrays = (problem.leaves, problem.start, problem.priors, problem.data)
+    last = int(state.step) + max_steps
+    converged = not problem.space.size
+    try:
+        while int(state.step) < last and not converged:
+            new, indefinite = _step(*fixed, *arrays, core.key_of(solver), state)
+            if bool(indefinite):
+                raise NotPSDError(
+                    "conjugate gradients met a direction of negative curvature in a fit: K + noise "
+                    "is not positive semi-definite in this precision. Fix: start from more noise."
+                )
+            state = new
+            moves = np.ptp(np.asarray(state.trail), axis=0)
+            converged = bool(np.max(moves) < STILL)
+            report(int(state.step), float(state.norm))
+    except KeyboardInterrupt:
+        return state, converged, True
+    return state, converged, False
+
+
+def gradient_plan(problem: Problem, solver: Iterative) -> core.Plan:
+    """How the solves of a gradient are done."""
+    tolerance = max(GRADIENT_TOLERANCE, solver.tolerance_in(problem.dtype))
+    return core.plan_of(problem.gp, solver, problem.data.X, tolerance)
+
+
+def first(problem: Problem, solver: Iterative, u: HostArray) -> Walk:
+    """Before the first step, at free coordinates u."""
+    k, dtype = problem.space.size, problem.dtype
+    sides = jnp.zeros((problem.data.rows, 1 + solver.probes), dtype)
+    mesh, axis = core.mesh_of(problem.data.X)
+    if mesh is not None:
+        rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))
+        sides = jax.device_put(sides, rows)
+    at, count, zero = jnp.asarray(u, dtype), jnp.zeros((), int), jnp.zeros((), dtype)
+    trail = jnp.full((WINDOW, k), jnp.nan, dtype)
+    return Walk(at, _adam().init(at), sides, count, trail, zero, count, zero)
+
+
+def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
+    """Free coordinates after an exact fit of a random subset of the observations."""
+    from ._fit import fit as fit_exactly
+
+    gp, data = problem.gp, problem.data
+    if gp.noise_variance.ndim:  # one per observation
+        return problem.starts(0, key)[0]
+    X, y = np.asarray(data.X), np.asarray(data.y)
+    real = ~np.isnan(X).any(axis=1)
+    rows = np.flatnonzero(real if data.mask is None else real & np.asarray(data.mask))
+    chosen = rows[np.asarray(jax.random.permutation(key, len(rows)))[:SUBSET]]
+    exact = rebuild_fields(type(gp), field_values(gp) | {"solver": Dense()})
+    options: dict[str, Any] = {"priors": problem.priors, "fixed": tuple(held), "progress": False}
+    with warnings.catch_warnings():
+        # What is strange in a subset may not be so in all of the data.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        near = fit_exactly(exact, X[chosen], y[chosen], **options).gp
+    return problem.free_point(near.hyperparameters)
+
+
+def evaluate(gp: Any, problem: Problem, solver: Iterative, u: Array) -> tuple[float, Any]:
+    """The loss that `fit` reports at free coordinates u, where ``gp`` is, and the likelihood."""
+    plan = core.plan_of(gp, solver, problem.data.X)
+    found = core.likelihood_of(gp, problem.data, plan, core.key_of(solver))
+    values = problem.space.values(u, problem.start)
+    total = -float(found.value)
+    if problem.priors:
+        total -= float(log_prior(problem.priors, values))
+        own = frozenset(problem.priors)
+        total -= float(problem.space.log_jacobian(u, problem.start, own))
+    return total, found
+
+
+def check(restarts: int) -> None:
+    """Errors for what an iterative fit does not do."""
+    if restarts:
+        raise ParameterError(
+            "`restarts` are for exact fits; an iterative one starts from an exact fit of a "
+            "subset. Fix: leave them out."
+        )
+
+
+def _adam() -> Any:
+    import optax
+
+    return optax.scale_by_adam()
+
+
+@partial(jax.jit, static_argnames=("structure", "space", "plan"))
+def _step(
+    structure: Structure,
+    space: FreeSpace,
+    plan: core.Plan,
+    leaves: tuple[Array, ...],
+    start: dict[str, Array],
+    priors: dict[str, Any],
+    data: Data,
+    key: Array,
+    state: Walk,
+) -> tuple[Walk, Array]:
+    """One step of Adam down minus the log posterior."""
+    gp = structure.rebuild(leaves)
+    process = lambda u: with_leaves(gp, space.values(u, start))
+    at = core.observed(process(state.u), data, plan.where)
+    found = core.solve(at, plan, key, state.solutions)
+
+    def loss(u: Array) -> Array:
+        total = core.surrogate(process(u), data, plan, key, found.weights, found.draws)
+        if priors:
+            total = total + log_prior(priors, space.values(u, start))
+            total = total + space.log_jacobian(u, start, frozenset(priors))
+        return -total
+
+    slope = jax.grad(loss)(state.u)
+    slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
+    with jax.numpy_dtype_promotion("standard"):
+        move, adam = _adam().update(slope, state.adam)
+    rate = RATE / (1.0 + state.step.astype(move.dtype) / HALVED)
+    u = state.u - rate * move
+    trail = jnp.concatenate([state.trail[1:], u[None]])
+    worst, norm = jnp.max(found.residual), jnp.max(jnp.abs(slope), initial=0.0)
+    products = state.products + found.steps
+    new = Walk(u, adam, found.solutions, state.step + 1, trail, worst, products, norm)
+    return new, found.indefinite
