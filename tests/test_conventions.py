@@ -24,11 +24,12 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("_errors", "_typing"),
     ("_parameters", "_padding", "_nodes"),
-    ("_inputs", "_module"),
+    ("_inputs", "_module", "_memory"),
     ("kernels",),
     ("transforms",),
     ("linalg", "calculus"),
     ("matrixfree",),
+    ("distributed",),
     ("gp",),
     ("io",),
     ("checks",),
@@ -142,6 +143,7 @@ def test_errors_are_the_builtin_ones_too():
         kx.ParameterError: ValueError,
         kx.NotPSDError: __import__("numpy").linalg.LinAlgError,
         kx.ConvergenceError: RuntimeError,
+        kx.ClusterError: RuntimeError,
         kx.FormatError: ValueError,
         kx.ResourceError: MemoryError,
         kx.MissingExtraError: ImportError,
@@ -205,6 +207,10 @@ BANNED = {
 }
 
 
+# The quadrature of a Lanczos process needs eigenvectors, and is never differentiated.
+ALLOWED = {("matrixfree/_log_determinant.py", "eigh")}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_the_source_does_without(path):
     tree = ast.parse(path.read_text())
@@ -214,7 +220,8 @@ def test_what_the_source_does_without(path):
         if isinstance(node, ast.BinOp):
             assert not isinstance(node.op, ast.MatMult), "`@` has no precision='highest'"
         if isinstance(node, ast.Attribute):
-            assert node.attr not in BANNED, f"line {node.lineno}: {BANNED[node.attr]}"
+            allowed = (path.relative_to(ROOT).as_posix(), node.attr) in ALLOWED
+            assert allowed or node.attr not in BANNED, f"line {node.lineno}: {BANNED[node.attr]}"
             # A factorisation has a `solve`; a library's is one for matrices without structure.
             general = node.attr == "solve" and ast.unparse(node.value).endswith("linalg")
             assert not general, f"line {node.lineno}: there are factorisations"

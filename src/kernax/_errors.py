@@ -37,6 +37,14 @@ class ConvergenceError(KernaxError, RuntimeError):
     """An iteration could not produce a usable result."""
 
 
+class ClusterError(KernaxError, RuntimeError):
+    """A process of a cluster failed; ``result`` holds what each of them ended with and printed."""
+
+    def __init__(self, message: str, result: Any = None):
+        super().__init__(message)
+        self.result = result
+
+
 class FormatError(KernaxError, ValueError):
     """A file does not hold what it should."""
 

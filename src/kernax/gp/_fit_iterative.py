@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ConvergenceWarning, NotPSDError, ParameterError
-from .._module import Structure, field_values, rebuild_fields, with_leaves
+from .._module import Structure, field_values, flatten, rebuild_fields, with_leaves
 from .._typing import HostArray
 from ..linalg import Dense
-from ..matrixfree import Iterative
+from ..matrixfree import Estimate, Iterative
 from . import _iterative as core
 from ._data import Data
 from ._fit_result import FitResult
@@ -61,7 +61,7 @@ def fit(
     state = first(problem, solver, u) if begin is None else begin
     state, converged, interrupted = walk(problem, solver, state, max_steps, report)
     fitted = problem.fitted(np.asarray(state.u)[None])
-    loss, found = evaluate(fitted, problem, solver, state.u)
+    loss, error = evaluate(fitted, problem, solver, state)
     message = f"no free coordinate moved by more than {STILL:g} in {WINDOW} steps"
     if not converged:
         message = f"stopped after {max_steps} steps"
@@ -70,7 +70,7 @@ def fit(
     details = {
         "residual": float(state.residual),
         "products": int(state.products),
-        "loss_error": float(found.error),
+        "loss_error": error,
         "steps": int(state.step),
     }
     return FitResult(
@@ -153,17 +153,18 @@ def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
     return problem.free_point(near.hyperparameters)
 
 
-def evaluate(gp: Any, problem: Problem, solver: Iterative, u: Array) -> tuple[float, Any]:
-    """The loss that `fit` reports at free coordinates u, where ``gp`` is, and the likelihood."""
-    plan = core.plan_of(gp, solver, problem.data.X)
-    found = core.likelihood_of(gp, problem.data, plan, core.key_of(solver))
-    values = problem.space.values(u, problem.start)
+def evaluate(gp: Any, problem: Problem, solver: Iterative, state: Walk) -> tuple[float, float]:
+    """The loss that `fit` reports, where ``gp`` is, and the standard error of its estimate."""
+    plan = gradient_plan(problem, solver)
+    structure, leaves = flatten(core.plain(gp))
+    found = _value(structure, leaves, problem.data, plan, core.key_of(solver), state.solutions)
+    values = problem.space.values(state.u, problem.start)
     total = -float(found.value)
     if problem.priors:
         total -= float(log_prior(problem.priors, values))
         own = frozenset(problem.priors)
-        total -= float(problem.space.log_jacobian(u, problem.start, own))
-    return total, found
+        total -= float(problem.space.log_jacobian(state.u, problem.start, own))
+    return total, float(found.error)
 
 
 def check(restarts: int) -> None:
@@ -217,3 +218,19 @@ def _step(
     products = state.products + found.steps
     new = Walk(u, adam, found.solutions, state.step + 1, trail, worst, products, norm)
     return new, found.indefinite
+
+
+@partial(jax.jit, static_argnames=("structure", "plan"))
+def _value(
+    structure: Structure,
+    leaves: tuple[Array, ...],
+    data: Data,
+    plan: core.Plan,
+    key: Array,
+    solutions: Array,
+) -> Estimate:
+    """The log likelihood, whose quadratic form is solved for from where the last step was."""
+    at = core.observed(structure.rebuild(leaves), data, plan.where)
+    start, side = solutions[:, :1], at.residual[:, None]
+    weights = core.solve_sides(at, plan, key, side, start).values[:, 0]
+    return core.value(at, plan, key, weights)

@@ -39,7 +39,6 @@ from ..matrixfree import (
 from ._data import Data, clean_inputs, prepared_gp
 from ._means import evaluate_mean
 
-
 # Answers by structure of the kernel, dimension and number: to ask takes a trace.
 _HAS_FEATURES: dict[Any, bool] = {}
 

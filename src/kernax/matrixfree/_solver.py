@@ -35,7 +35,7 @@ class Iterative(eqx.Module):
     rank: int = eqx.field(static=True, default=100)
     probes: int = eqx.field(static=True, default=32)
     features: int = eqx.field(static=True, default=2048)
-    quadrature: int = eqx.field(static=True, default=40)
+    quadrature: int = eqx.field(static=True, default=25)
     seed: int = eqx.field(static=True, default=0)
 
     def __check_init__(self) -> None:

@@ -1,0 +1,215 @@
+"""What does it cost never to form the matrix: products, solves, gradients, fits?
+
+A product by tiles is compared with one ``exp`` of as many numbers, and with many vectors also with
+their multiplication; preconditioned conjugate gradients with plain ones; the gradient of a
+likelihood with that of a factorisation; warm starts with cold ones; and a step of a fit at n with
+one at n / 2. ``--large`` measures the steps of the largest fit, which take a quarter of an hour.
+
+    python benchmarks/scale.py [--n 16384] [--rounds 5] [--large]
+"""
+
+import argparse
+import dataclasses
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import kernax as kx
+from kernax.matrixfree import conjugate_gradients, preconditioner
+from protocol import check, common_options, exp_floor, medians, memory, report, row
+
+TILE = 4096  # an array that `exp` is timed on, so that no more memory is taken than there is
+
+
+def points(n: int, d: int, seed: int = 0) -> Any:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def products(n: int, rounds: int) -> list[dict[str, Any]]:
+    """One vector and 64, against `exp` alone and with the multiplication of matrix and vectors."""
+    side = min(n, TILE)
+    parts = (n / side) ** 2
+    exponents = -np.abs(np.random.default_rng(1).normal(size=(side, side)))
+    V = points(n, 64, 2)
+    times_V = jax.jit(lambda A, V: jnp.matmul(A, V, precision="highest"))
+    A, rows = jnp.asarray(exponents), []
+    for d in (1, 4, 8):
+        X = points(n, d)
+        operator = kx.KernelOperator(kx.SEKernel(1.3 * d**0.5), X, 0.1)
+        head = slice(0, 200)
+        K = np.asarray(operator.kernel.gram(X[head], X))
+        check((operator @ V)[head], K @ np.asarray(V) + 0.1 * np.asarray(V)[head], 1e-8)
+        times = medians(
+            {
+                "one vector": lambda operator=operator: operator @ V[:, 0],
+                "64 vectors": lambda operator=operator: operator @ V,
+                "exp": exp_floor(exponents),
+                "multiplication": lambda: times_V(A, V[:side]),
+            },
+            rounds,
+        )
+        exp, multiply = times["exp"] * parts, times["multiplication"] * parts
+        size = f"n = {n}, d = {d}"
+        single = {"ours": times["one vector"], "exp": exp}
+        many = {"ours": times["64 vectors"], "bound": exp + multiply}
+        # A share of the reference's speed is a multiple of its time.
+        rows.append(row("product with a vector / exp", single["ours"] / exp, 1 / 0.7, 1 / 0.85,
+                        size=size, times=single))  # fmt: skip
+        rows.append(row("product with 64 vectors / exp and multiplication",
+                        many["ours"] / many["bound"], 1 / 0.6, 1 / 0.75,
+                        size=size, times=many))  # fmt: skip
+    temporary, _ = memory(lambda V: operator.product(V), V[:, :1])
+    rows.append(row("memory of a product", temporary / 2**20, 256, size=f"n = {n}", unit="MiB"))
+    return rows
+
+
+def solves(n: int) -> list[dict[str, Any]]:
+    """Steps with a preconditioner of rank 100 and without, and what they report."""
+    X, B = points(n, 2), points(n, 4, 1)
+    operator = kx.KernelOperator(kx.Matern32Kernel(1.0), X, 1.0)
+    found = {}
+    for rank in (0, 100):
+        solve = jax.jit(
+            lambda operator, rank=rank: conjugate_gradients(
+                operator, B, preconditioner(operator, rank, jax.random.key(0)), tolerance=1e-6
+            )
+        )
+        found[rank] = solve(operator)
+    residual = np.linalg.norm(B - operator @ found[100].values, axis=0)
+    residual /= np.linalg.norm(B, axis=0)
+    ratio = int(found[100].steps) / int(found[0].steps)
+    honest = float(np.max(residual / np.asarray(found[100].residual)))
+    steps = f"{int(found[100].steps)} and {int(found[0].steps)} steps"
+    size = f"n = {n}, {steps}"
+    return [
+        row("steps of rank 100 / plain", ratio, 1 / 3, size=size),
+        row("true residual / the reported", honest, 1.1, size=size),
+    ]
+
+
+def regression(n: int, d: int, solver: Any) -> tuple[Any, Any, Any]:
+    X = points(n, d)
+    y = jnp.sin(X[:, 0]) + 0.5 * X[:, 1] + 0.3 * points(n, 1, 3)[:, 0]
+    kernel = 1.0 * kx.Matern32Kernel(jnp.full(d, 2.0))
+    return kx.GaussianProcess(kernel, 0.1, solver=solver), X, y
+
+
+def gradients(n: int, rounds: int, goal: float | None) -> list[dict[str, Any]]:
+    """Of the log likelihood in all hyperparameters, with 64 probes, cold."""
+    functions: dict[str, Callable[[], Any]] = {}
+    for name, solver in (("ours", kx.Iterative(tolerance=1e-2, probes=64)), ("exact", kx.Dense())):
+        gp, X, y = regression(n, 4, solver)
+        gradient = jax.jit(jax.grad(lambda gp, X, y: gp.log_marginal_likelihood(X, y)))
+        functions[name] = lambda gradient=gradient, gp=gp, X=X, y=y: gradient(gp, X, y)
+    times = medians(functions, rounds)
+    ratio = times["ours"] / times["exact"]
+    what = "likelihood gradient with 64 probes / exact"
+    return [row(what, ratio, None if goal is None else 1 / goal, size=f"n = {n}", times=times)]
+
+
+def errors(n: int, seeds: int = 8) -> list[dict[str, Any]]:
+    """The gradient's distance from the exact one, in its own standard errors."""
+    loss = lambda gp, X, y: gp.log_marginal_likelihood(X, y)
+    exact, X, y = regression(n, 4, kx.Dense())
+    flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    want = flat(jax.grad(loss)(exact, X, y))
+    found = []
+    for seed in range(seeds):
+        gp, _, _ = regression(n, 4, kx.Iterative(tolerance=1e-2, probes=64, seed=seed))
+        found.append(flat(jax.grad(loss)(gp, X, y)))
+    error = np.std(found, axis=0, ddof=1)
+    worst = float(np.max(np.abs(np.asarray(found)[0] - want) / error))
+    return [row("gradient's distance from the exact / standard error", worst, 3, size=f"n = {n}")]
+
+
+def warm_starts(n: int, steps: int) -> list[dict[str, Any]]:
+    """Products of a fit whose solves start from the last, against solves from nothing."""
+    gp, X, y = regression(n, 4, kx.Iterative(tolerance=1e-2, probes=32))
+    result, cold = None, 0
+    for _ in range(steps):
+        if result is not None:
+            runs = result.runs._replace(solutions=jnp.zeros_like(result.runs.solutions))
+            again = steps_of(gp, X, y, 1, dataclasses.replace(result, runs=runs))
+            cold += again.details["products"] - result.details["products"]
+        result = steps_of(gp, X, y, 1, result)
+        cold = cold or result.details["products"]
+    warm = result.details["products"]
+    size = f"n = {n}, {steps} steps, {warm} and {cold}"
+    return [row("products of warm / cold solves", warm / cold, 1 / 3, 1 / 10, size=size)]
+
+
+def steps_of(gp: Any, X: Any, y: Any, steps: int, result: Any = None) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kx.ConvergenceWarning)
+        options = {"max_steps": steps, "start": "given", "progress": False, "resume": result}
+        return kx.fit(gp, X, y, **options)
+
+
+def large_fit(n: int, steps: int) -> list[dict[str, Any]]:
+    """Steps of a fit, from which 30 and a prediction are extrapolated, and peak memory."""
+    each, minutes = {}, 0.0
+    for size in (n // 2, n):
+        gp, X, y = regression(size, 6, kx.Iterative(tolerance=1e-2, probes=32))
+        first, result = clock(lambda gp=gp, X=X, y=y: steps_of(gp, X, y, 1))
+        products = result.details["products"]
+        last, end = clock(lambda gp=gp, X=X, y=y, r=result: steps_of(gp, X, y, steps - 1, r))
+        value, _ = clock(lambda gp=gp, X=X, y=y, r=end: steps_of(gp, X, y, 0, r))
+        later = (last - value) / (steps - 1)
+        count = end.details["products"] - products
+        each[size] = (last - value) / count
+        print(
+            f"n = {size}: the first step {first - value:.1f} s and {products} products, "
+            f"{steps - 1} more {later:.1f} s each and {count} products, the loss {value:.1f} s",
+            flush=True,
+        )
+        minutes = (first + 29 * later) / 60
+    predict = lambda p: jax.block_until_ready((p.mean(X[:5000]), p.variance(X[:5000])))
+    prediction, _ = clock(lambda: predict(end.gp.condition(X, y)))
+    print(f"conditioning, 5,000 means and variances: {prediction:.1f} s", flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    size = f"n = {n}, d = 6"
+    return [
+        row("30 steps and 5,000 predictions, extrapolated", minutes + prediction / 60, 60, 30,
+            size=size, unit="min"),
+        row("time of a step at n / at n / 2", each[n] / each[n // 2], 4.3, size=size),
+        row("peak memory of the process", peak, 4, size=size, unit="GiB"),
+    ]  # fmt: skip
+
+
+def clock(function: Callable[[], Any]) -> tuple[float, Any]:
+    begin = time.perf_counter()
+    found = function()
+    return time.perf_counter() - begin, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n", type=int, default=16384)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large", action="store_true", help="the fit of 50,000 rows too")
+    common_options(parser)
+    parsed = parser.parse_args()
+    small = parsed.small
+    n, rounds = (512, 1) if small else (parsed.n, parsed.rounds)
+    parsed.rounds = rounds
+    rows = products(n, rounds)
+    rows += solves(300 if small else 10_000)
+    rows += errors(200 if small else 2000, 4 if small else 8)
+    rows += warm_starts(300 if small else 3000, 3 if small else 30)
+    rows += gradients(300 if small else 8000, 1, 3.0)
+    if parsed.large:
+        rows += gradients(600 if small else 20_000, 1, 5.0)
+        rows += large_fit(800 if small else 50_000, 5)
+    report("scale", rows, parsed)
+
+
+if __name__ == "__main__":
+    main()

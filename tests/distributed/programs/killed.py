@@ -1,0 +1,23 @@
+"""The example, whose last process is killed once there is a checkpoint of step 4."""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+script, folder = sys.argv[1], Path(sys.argv[2])
+
+
+def kill():
+    while not (folder / "checkpoint-000000004.npz").exists():
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if os.environ["KERNAX_PROCESS_ID"] == "1":
+    threading.Thread(target=kill, daemon=True).start()
+sys.argv = [script, f"--folder={folder}", *sys.argv[3:]]
+runpy.run_path(script, run_name="__main__")
