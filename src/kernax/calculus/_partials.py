@@ -90,6 +90,8 @@ def partials(kernel: AbstractKernel, pairs: Pairs, wanted: frozenset[Key]) -> Ta
 
     Raises `Unknown` where there is a part without a rule.
     """
+    if not wanted:  # of a part that reads none of the dimensions
+        return {}
     rule = RULES.find(kernel) or (_radial if is_radial(kernel) else None)
     if rule is None:
         raise Unknown
