@@ -89,7 +89,7 @@ few = settings(max_examples=10 if PROFILE == "ci" else 200)
 
 
 @few
-@given(drawn_kernels, operators(2), operators(2), operators(2, False), reals, st.booleans())
+@given(drawn_kernels, operators(2), operators(2, False), operators(1, False), reals, st.booleans())
 def test_apply_is_linear_on_both_sides(k, a, b, other, c, right):
     of = lambda operator: uncompiled(k, *((other, operator) if right else (operator, other)))
     parts = [of(a), c * of(b)]
@@ -113,6 +113,10 @@ IDENTITIES = {
     "direction": (ALONG([0.3, -0.7]), 0.3 * D(0) - 0.7 * D(1)),
     "leibniz": (D(0, 2) @ (FIRST * ID), FIRST * D(0, 2) + 2.0 * D(0)),
     "adjacent stretches": (J(-0.4, 0.2) + J(0.2, 1.1), J(-0.4, 1.1)),
+    "rows": (
+        np.array([1, 1, 0, 0]) * J(-0.4, 1.1) + np.array([0, 0, 1, 1]) * J(0.3, 0.9),
+        J([-0.4, -0.4, 0.3, 0.3], [1.1, 1.1, 0.9, 0.9]),
+    ),
     "average": (1.5 * A(-0.4, 1.1, 1), J(-0.4, 1.1, 1)),
     "integrals commute": (J(-0.4, 1.1) @ J(0.1, 0.7, 1), J(0.1, 0.7, 1) @ J(-0.4, 1.1)),
     "integral of a constant": (J(-0.4, 1.1) @ J(0.1, 0.7), 1.5 * J(0.1, 0.7)),
@@ -128,7 +132,7 @@ def test_identities(k, name):
     agree(uncompiled(k, one, D(1)), uncompiled(k, other, D(1)))
 
 
-@over("se", "matern52", "ard")
+@over("se", "ard")
 def test_the_integral_of_a_slope_is_a_difference(k):
     ends = [np.stack([np.full(4, end), X[:, 1]], axis=1) for end in (1.1, -0.4)]
     K = [gram(k, ID, D(1), end) for end in ends]
@@ -173,7 +177,7 @@ def test_exchanging_both_sides_transposes(k, name):
     agree(gram(k, right, left, Y, X).T, K, rtol=1e-13)
 
 
-@over("matern52", "product", "ard")
+@over("se", "matern52", "product")
 def test_values_gradients_and_integrals_are_jointly_definite(k):
     """At points, and over stretches, some of which are the same."""
     sites = (ID, G, ROWS)
@@ -197,7 +201,7 @@ def differences(function, X, dim, order):
 
 
 @pytest.mark.parametrize("other", [ID, J(-0.4, 1.1)], ids=["values", "integral"])
-@over("se", "matern52", "ard")
+@over("se", "matern52")
 def test_derivatives_are_those_of_differences(k, other):
     plain = lambda X: gram(k, ID, other, X)
     first, second = ([differences(plain, X, dim, n) for dim in range(2)] for n in (1, 2))
@@ -219,7 +223,7 @@ def test_mixed_hessians_are_those_of_differences_of_scikit_learn(k, oracle):
     np.testing.assert_array_equal(found[1, 0] > 0, np.eye(2))
 
 
-inexact = pytest.mark.xfail(strict=True, reason="40 nodes, and no kink where they expect one")
+inexact = pytest.mark.xfail(strict=True, reason="rougher than a kink in one point")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +296,7 @@ def test_slopes_in_a_draw_are_those_of_its_values():
 def test_slopes_of_paths_have_the_law_of_slopes():
     """Their mean for any features, to 5 standard errors; their variance as far as features go."""
     posterior, at = conditioned(kx.SEKernel(0.9)), jnp.asarray(AT)
-    paths = posterior.sample_paths(jax.random.key(0), (1000,), features=4000)
+    paths = posterior.sample_paths(jax.random.key(0), (1000,), features=2000)
     slopes = np.asarray(jax.jvp(paths, (at,), (jnp.ones_like(at),))[1])
     error = slopes.std(axis=0) / np.sqrt(1000)
     assert (np.abs(slopes.mean(axis=0) - posterior.mean(AT, operator=D(0))) < 5 * error).all()
@@ -303,7 +307,7 @@ def test_slopes_of_paths_have_the_law_of_slopes():
 @pytest.mark.parametrize("name", PAIRS)
 @over("se", "product")
 def test_32_bits_agree_with_64_or_warn(k, name):
-    for far in (0.0, 64.0, 1e5):
+    for far in (0.0, 1e3, 1e5):
         left, right = (operator.moved(jnp.full(2, -far)) for operator in PAIRS[name])
         with jax.enable_x64(False), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -82,6 +82,14 @@ def test_likelihood_and_its_gradient_within_their_errors(kernel):
     assert (error < 0.2 * np.abs(want).max()).all()
 
 
+def test_results_do_not_depend_on_what_is_held(posteriors):
+    tiles = iterative(memory=0).condition(X, Y)
+    np.testing.assert_allclose(tiles.weights, posteriors[1].weights, atol=1e-9)
+    np.testing.assert_allclose(tiles.state.draws, posteriors[1].state.draws, atol=1e-8)
+    assert posteriors[1].plan.stored
+    assert not tiles.plan.stored
+
+
 def test_gradients_in_points_and_values():
     gp = iterative(probes=64)
     dX, dy = jax.grad(lambda X, y: gp.log_marginal_likelihood(X, y), argnums=(0, 1))(X, Y)

@@ -31,6 +31,8 @@ def test_product_diagonal_and_columns(kernel, pairs):
     close(operator @ V, K @ V)
     close(operator @ V[:, 0], K @ V[:, 0])
     close(operator.dense(), K)
+    close(operator.stored().matrix, K)
+    close(operator.stored() @ V, K @ V)
     close(operator.diagonal(), np.diag(K))
     index = np.array([3, 36, 3])
     close(operator.columns(jnp.asarray(index)), K[:, index])

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from .._errors import ConvergenceWarning, NotPSDError, ParameterError
@@ -36,6 +37,7 @@ from ..matrixfree import (
     log_determinant,
     preconditioner,
 )
+from ..matrixfree._solver import room_for
 from ._data import Data, clean_inputs, prepared_gp
 from ._means import evaluate_mean
 
@@ -49,6 +51,7 @@ class Plan(NamedTuple):
     solver: Iterative
     where: tuple[Any, str | None]  # the mesh that the rows are shared out over, and its axis
     sampled: bool  # the kernel has random features
+    stored: bool  # there is room for the matrix itself
     tolerance: float
 
 
@@ -96,8 +99,9 @@ def plan_of(gp: Any, solver: Iterative, X: Any, tolerance: float | None = None) 
     dtype = common_dtype(X, *flatten(gp)[1])
     own = solver.tolerance_in(dtype) if tolerance is None else tolerance
     # The seed is no part of what is compiled.
-    fixed = dataclasses.replace(solver, seed=0)
-    return Plan(fixed, mesh_of(X), has_features(gp.kernel, X.shape[-1], solver), own)
+    fixed, where = dataclasses.replace(solver, seed=0), mesh_of(X)
+    fits = where[0] is None and room_for(solver, X.shape[0], np.dtype(dtype).itemsize)
+    return Plan(fixed, where, has_features(gp.kernel, X.shape[-1], solver), fits, own)
 
 
 def plain(gp: Any) -> Any:
@@ -179,9 +183,10 @@ def solve_sides(
     at: Observed, plan: Plan, key: Array, B: Array, start: Array | None = None
 ) -> Solution:
     """K^-1 B with the plan's preconditioner, tolerance and budget."""
-    P = preconditioner(at.operator, plan.solver.rank, jax.random.fold_in(key, 1))
+    operator = at.operator.stored() if plan.stored else at.operator
+    P = preconditioner(operator, plan.solver.rank, jax.random.fold_in(key, 1))
     options = {"tolerance": plan.tolerance, "max_steps": plan.solver.max_steps}
-    return conjugate_gradients(at.operator, B, P, start=start, **options)
+    return conjugate_gradients(operator, B, P, start=start, **options)
 
 
 def surrogate(gp: Any, data: Data, plan: Plan, key: Array, weights: Array, draws: Array) -> Array:
@@ -199,10 +204,9 @@ def value(at: Observed, plan: Plan, key: Array, weights: Array) -> Estimate:
     """log N(y; m, K), and the standard error of its log determinant's half."""
     solver = plan.solver
     keys = jax.random.split(jax.random.fold_in(key, 2))
-    P = preconditioner(at.operator, solver.rank, keys[0])
-    log_det = log_determinant(
-        at.operator, P, keys[1], probes=solver.probes, steps=solver.quadrature
-    )
+    operator = at.operator.stored() if plan.stored else at.operator
+    P = preconditioner(operator, solver.rank, keys[0])
+    log_det = log_determinant(operator, P, keys[1], probes=solver.probes, steps=solver.quadrature)
     square = jnp.sum(at.residual * weights)
     total = square + log_det.value + at.rows * LOG_2PI
     return Estimate(-0.5 * total, 0.5 * log_det.error)

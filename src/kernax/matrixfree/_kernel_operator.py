@@ -18,6 +18,7 @@ from ..calculus._evaluate import variances as applied_variances
 from ..kernels._gram import has_noise, variances
 from ._contract import CovarianceOperator
 from ._grid import as_noise, check_single_kernel, floats
+from ._stored import StoredOperator
 from ._tiles import PAIRS, tiled_product
 
 
@@ -115,6 +116,15 @@ class KernelOperator(CovarianceOperator):
         if self.mesh is None:
             return tiled_product(kernel, Xs, self.X, V, self.pairs)
         return _sharded(self, kernel, Xs, V)
+
+    def stored(self) -> StoredOperator:
+        """The same with its matrix in memory, for many products."""
+        kernel, noise = prepared(self.kernel, self.dtype), self.noise()
+        K = kernel.matrix(self.X, self.X)
+        if self.real is not None:
+            K = self.real[:, None] * K * self.real[None, :]
+        own = jnp.eye(self.size, dtype=bool)
+        return StoredOperator(jnp.where(own, self.diagonal()[:, None], K), noise)
 
     def noise(self) -> Array:
         return self._added() if self.real is None else jnp.where(self.real > 0, self._added(), 1.0)

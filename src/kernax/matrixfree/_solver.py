@@ -25,7 +25,9 @@ class Iterative(eqx.Module):
     the observations: they estimate the traces in a gradient, and are the draws from which
     variances come, whose relative standard error is sqrt(2 / probes). ``features``: of the random
     functions that the draws start from. ``quadrature``: Lanczos steps for the log determinant.
-    ``seed``: of all that is random, which is drawn once and stays.
+    ``memory``: bytes that the matrix itself may take, and at most half of what is free: where it
+    fits, products cost less; 0 for never. ``seed``: of all that is random, which is drawn once and
+    stays.
 
     Lin et al. (2024), arXiv 2405.18457; Wang et al. (2019), arXiv 1903.08114.
     """
@@ -36,6 +38,7 @@ class Iterative(eqx.Module):
     probes: int = eqx.field(static=True, default=32)
     features: int = eqx.field(static=True, default=2048)
     quadrature: int = eqx.field(static=True, default=25)
+    memory: int = eqx.field(static=True, default=4 * 2**30)
     seed: int = eqx.field(static=True, default=0)
 
     def __check_init__(self) -> None:
@@ -44,7 +47,8 @@ class Iterative(eqx.Module):
                 f"`tolerance` is {self.tolerance!r}, expected a number between 0 and 1. "
                 "Fix: pass for instance 1e-6."
             )
-        least = {"max_steps": 1, "rank": 0, "probes": 1, "features": 2, "quadrature": 1, "seed": 0}
+        least = {"max_steps": 1, "rank": 0, "probes": 1, "features": 2, "quadrature": 1}
+        least |= {"memory": 0, "seed": 0}
         for name, lowest in least.items():
             if as_whole(getattr(self, name), name) < lowest:
                 raise ParameterError(
@@ -67,6 +71,12 @@ class Iterative(eqx.Module):
             if value != f.default
         ]
         return f"Iterative({', '.join(shown)})"
+
+
+def room_for(solver: Iterative, n: int, itemsize: int) -> bool:
+    """Whether the matrix itself may be held."""
+    need = n * n * itemsize
+    return need <= solver.memory and need <= available() // 2
 
 
 def dense_need(n: int, itemsize: int) -> int:
