@@ -320,7 +320,6 @@ def test_32_bits_agree_with_64_or_warn(k, name):
             agree(found, gram(k, left, right, X + far, Y + far), rtol=2e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="bounds are rounded without a word")
 def test_bounds_that_32_bits_cannot_tell_apart(x64_off):
     point = np.zeros(1)
     with warnings.catch_warnings(record=True) as caught:

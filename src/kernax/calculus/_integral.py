@@ -1,6 +1,7 @@
 """Operators that integrate over one dimension."""
 
 import functools
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._errors import ParameterError, ShapeError
-from .._inputs import as_whole
+from .._errors import ParameterError, PrecisionWarning, ShapeError
+from .._inputs import as_whole, precision
 from .._module import short
 from .._parameters import real
 from .._typing import HostArray, Parameter
@@ -64,6 +65,7 @@ class Integral(LinearOperator):
                 "an integral has `lower` > `upper`: from {:g} to {:g}. Fix: exchange the two, and "
                 "take the negative.".format(*pair)
             )
+        _warn_of_rounding(low, high)
 
     @property
     def bounds(self) -> tuple[Array, Array]:
@@ -145,6 +147,21 @@ class Average(Integral):
         lower, upper = self.bounds
         whole = super().terms(d)[0][0]
         return ((whole._replace(factors=(1.0 / (upper - lower),)),),)
+
+
+def _warn_of_rounding(low: HostArray, high: HostArray) -> None:
+    """A `PrecisionWarning` where 32 bits change a stretch by a thousandth of its length."""
+    if precision() == np.float64:
+        return
+    rounded = high.astype(np.float32).astype(float) - low.astype(np.float32).astype(float)
+    if (np.abs(rounded - (high - low)) > 1e-3 * (high - low)).any():
+        warnings.warn(
+            "the bounds of an integral lie so close together, or so far from 0, that 32 bits change "
+            "the stretch between them by more than a thousandth. Fix: shift points and bounds "
+            "towards 0, or enable x64.",
+            PrecisionWarning,
+            stacklevel=4,
+        )
 
 
 @functools.cache

@@ -5,6 +5,7 @@ kernel, its arrays, the points). Nothing is compiled again for new hyperparamete
 shapes, dtypes and names are checked when traced, at no run cost.
 """
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Array
 
 from .. import _inputs, _padding
 from .._errors import ShapeError
+from .._memory import check_memory
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
 from ._blocks import rectangle, triangle, with_diagonal
@@ -21,6 +23,8 @@ from ._levels import PointSet, over_levels
 
 if TYPE_CHECKING:
     from ._base import AbstractKernel
+
+LARGE = 1 << 30  # bytes beyond which it is looked whether there is room
 
 _jit = partial(jax.jit, static_argnames=("structure", "finite"), inline=True)
 
@@ -34,6 +38,7 @@ def call(kernel: "AbstractKernel", x1: Any, x2: Any) -> Array:
         # One pair: looking at its values first would cost as much as the covariance.
         return _call(structure, False, leaves, x1, x2)
     x1, x2, finite = on_device(kernel, x1, x2, ("x1", "x2"), single=True)
+    _check_room(x1, x2)
     return _call(structure, finite, leaves, x1, x2)
 
 
@@ -41,6 +46,7 @@ def gram(kernel: "AbstractKernel", X: Any, X2: Any, mask: Any, mask2: Any) -> Ar
     structure, leaves = flatten(kernel)
     if mask is None and mask2 is None:
         first, second, finite = on_device(kernel, X, X2, ("X", "X2"))
+        _check_room(first, second)
         return _gram(structure, finite, leaves, first, second)
     if mask2 is not None and X2 is None:
         raise ShapeError("`mask2` was given without `X2`. Fix: use `mask` for the rows of X.")
@@ -50,6 +56,7 @@ def gram(kernel: "AbstractKernel", X: Any, X2: Any, mask: Any, mask2: Any) -> Ar
     if X2 is not None:
         X2 = _inputs.without_filler(X2, mask2, "X2")
     first, second, _ = on_device(kernel, X, X2, ("X", "X2"))
+    _check_room(first, second)
     return _masked_gram(structure, leaves, first, second, mask, mask2)
 
 
@@ -57,6 +64,18 @@ def diagonal(kernel: "AbstractKernel", X: Any) -> Array:
     structure, leaves = flatten(kernel)
     X, _, finite = on_device(kernel, X, None, ("X", ""))
     return _diagonal(structure, finite, leaves, X)
+
+
+def _check_room(X: Array, X2: Array | None) -> None:
+    """`ResourceError` for matrices of one set with another that do not fit into memory."""
+    Y = X if X2 is None else X2
+    if X.ndim and Y.ndim:
+        rows, columns = (x.shape[0] if x.ndim == 1 else x.shape[-2] for x in (X, Y))
+        count = max((math.prod(x.shape[:-2]) for x in (X, Y) if x.ndim > 2), default=1)
+        need = count * rows * columns * max(X.dtype.itemsize, Y.dtype.itemsize)
+        if need > LARGE:
+            fix = "use kernax.KernelOperator, or solver=kernax.Iterative() in a Gaussian process"
+            check_memory(f"a matrix of {rows} x {columns} covariances", need, fix)
 
 
 def on_device(
