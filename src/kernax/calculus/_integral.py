@@ -156,9 +156,9 @@ def _warn_of_rounding(low: HostArray, high: HostArray) -> None:
     rounded = high.astype(np.float32).astype(float) - low.astype(np.float32).astype(float)
     if (np.abs(rounded - (high - low)) > 1e-3 * (high - low)).any():
         warnings.warn(
-            "the bounds of an integral lie so close together, or so far from 0, that 32 bits change "
-            "the stretch between them by more than a thousandth. Fix: shift points and bounds "
-            "towards 0, or enable x64.",
+            "the bounds of an integral lie so close together, or so far from 0, that 32 bits "
+            "change the stretch between them by more than a thousandth. Fix: shift points and "
+            "bounds towards 0, or enable x64.",
             PrecisionWarning,
             stacklevel=4,
         )

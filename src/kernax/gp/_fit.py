@@ -110,7 +110,7 @@ def fit(
             else problem.starts(0, key)[0]
         )
         with _Progress(1, max_steps, progress) as shown:
-            return _fit_iterative.fit(problem, solver, begin, u, max_steps, shown.step)
+            return _fit_iterative.fit(problem, solver, begin, u, exact_start, max_steps, shown.step)
     starts = problem.starts(restarts, key)
     single = not problem.sizes and not blocks
     if start == "auto" and resume is None and single and _count(data) > 1:

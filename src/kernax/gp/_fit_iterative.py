@@ -27,9 +27,10 @@ from ._free_space import FreeSpace
 from ._priors import log_prior
 from ._problem import Problem
 
-# Rows of the exact fit that comes first; how far a step goes, in free space, and after how many
-# it goes half as far.
-SUBSET, RATE, HALVED = 1000, 0.1, 30
+# Rows of the exact fit that comes first.
+SUBSET = 1000
+# How far a step goes, in free space, from anywhere and from there; after so many half as far.
+RATE, NEAR, HALVED = 0.1, 0.03, 30
 # Done where no free coordinate moves by more than this in so many steps.
 STILL, WINDOW = 0.02, 10
 # The relative residual that a gradient asks of its solves.
@@ -40,6 +41,7 @@ class Walk(NamedTuple):
     """Where an iterative fit stands: a tree of arrays, so that it can be kept in a file."""
 
     u: Array  # free coordinates
+    rate: Array  # how far a step goes at first
     adam: Any  # the state of optax.scale_by_adam
     solutions: Array  # (n, 1 + s), where the next solve starts
     step: Array
@@ -54,11 +56,13 @@ def fit(
     solver: Iterative,
     begin: Walk | None,
     u: HostArray,
+    near: bool,
     max_steps: int,
     report: Callable[[int, float], None],
 ) -> FitResult:
-    """At most so many steps from free coordinates u, or from where another fit ended."""
-    state = first(problem, solver, u) if begin is None else begin
+    """At most so many steps from free coordinates u, which may be ``near`` the end, or from where
+    another fit ended."""
+    state = first(problem, solver, u, NEAR if near else RATE) if begin is None else begin
     state, converged, interrupted = walk(problem, solver, state, max_steps, report)
     fitted = problem.fitted(np.asarray(state.u)[None])
     loss, error = evaluate(fitted, problem, solver, state)
@@ -120,7 +124,7 @@ def gradient_plan(problem: Problem, solver: Iterative) -> core.Plan:
     return core.plan_of(problem.gp, solver, problem.data.X, tolerance)
 
 
-def first(problem: Problem, solver: Iterative, u: HostArray) -> Walk:
+def first(problem: Problem, solver: Iterative, u: HostArray, rate: float) -> Walk:
     """Before the first step, at free coordinates u."""
     k, dtype = problem.space.size, problem.dtype
     sides = jnp.zeros((problem.data.rows, 1 + solver.probes), dtype)
@@ -130,7 +134,8 @@ def first(problem: Problem, solver: Iterative, u: HostArray) -> Walk:
         sides = jax.device_put(sides, rows)
     at, count, zero = jnp.asarray(u, dtype), jnp.zeros((), int), jnp.zeros((), dtype)
     trail = jnp.full((WINDOW, k), jnp.nan, dtype)
-    return Walk(at, _adam().init(at), sides, count, trail, zero, count, zero)
+    rates = jnp.asarray(rate, dtype)
+    return Walk(at, rates, _adam().init(at), sides, count, trail, zero, count, zero)
 
 
 def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
@@ -211,12 +216,12 @@ def _step(
     slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
     with jax.numpy_dtype_promotion("standard"):
         move, adam = _adam().update(slope, state.adam)
-    rate = RATE / (1.0 + state.step.astype(move.dtype) / HALVED)
+    rate = state.rate / (1.0 + state.step.astype(move.dtype) / HALVED)
     u = state.u - rate * move
     trail = jnp.concatenate([state.trail[1:], u[None]])
     worst, norm = jnp.max(found.residual), jnp.max(jnp.abs(slope), initial=0.0)
     products = state.products + found.steps
-    new = Walk(u, adam, found.solutions, state.step + 1, trail, worst, products, norm)
+    new = Walk(u, state.rate, adam, found.solutions, state.step + 1, trail, worst, products, norm)
     return new, found.indefinite
 
 

@@ -78,9 +78,12 @@ def conjugate_gradients(
         rz = jnp.where(moves | looks, new, rz)
         return _State(X, R, P, rz, active, ends & ~looks, ends & looks, steps, indefinite)
 
-    first, none = B * 0.0 if start is None else start, jnp.zeros((), bool)
-    begun = jnp.ones(B.shape[1], bool)
-    state = _State(first, B, B * 0.0, norms, begun, ~none, none, jnp.zeros((), int), none)
+    no, count = jnp.zeros((), bool), jnp.zeros((), int)
+    if start is None:  # there is nothing to look at
+        Z = preconditioner.solve(B)
+        state = _State(B * 0.0, B, Z, _inner(B, Z), norms > 0, no, ~jnp.any(norms > 0), count, no)
+    else:
+        state = _State(start, B, B * 0.0, norms, norms >= 0, ~no, no, count, no)
     state = jax.lax.while_loop(lambda state: ~state.done, step, state)
     residual = _norms(state.R) / jnp.where(norms > 0, norms, 1.0)
     return Solution(state.X, residual, state.steps, state.indefinite)

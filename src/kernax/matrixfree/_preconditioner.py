@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from ._contract import CovarianceOperator
 
-PIVOTS = 10  # drawn at once
+PIVOTS = 20  # drawn at once
 
 
 class Preconditioner(eqx.Module):

@@ -34,7 +34,7 @@ class Iterative(eqx.Module):
 
     tolerance: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
-    rank: int = eqx.field(static=True, default=100)
+    rank: int = eqx.field(static=True, default=200)
     probes: int = eqx.field(static=True, default=32)
     features: int = eqx.field(static=True, default=2048)
     quadrature: int = eqx.field(static=True, default=25)
