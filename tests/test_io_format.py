@@ -192,7 +192,7 @@ WRONG = [
     ("model.gp.mean", KERNEL, "expected a mean"),
     ("model.gp.mean", None, "is None, expected a mean"),
     ("model.gp.mean", 1.0, "is float, expected module or array"),
-    ("model.gp.solver", "magic", "`solver` is 'magic', expected 'auto' or Dense"),
+    ("model.gp.solver", "magic", "`solver` is 'magic', expected 'auto', Dense"),
     ("model.gp.solver", NUMBER, "is an array, which it cannot be"),
     (f"{POWER}.exponent", array([2], [], "int64"), "exponent is an array, which it cannot be"),
     (f"{POWER}.exponent", 2.5, "got 2.5 where an int >= 1 is expected"),

@@ -142,7 +142,7 @@ def test_every_product_is_taken_in_full_precision():
 # X09
 def test_the_examples_of_the_readme_in_32_bits(x64_off, monkeypatch, capsys):
     monkeypatch.setattr(_inputs, "_warned_of_precision", True)
-    example, more, own = blocks(README, "python")
+    example, more, own, calculus = blocks(README, "python")
     names = {}
     with warnings.catch_warnings():
         # The optimiser may stop early, where 32 bits show no progress any more.
@@ -150,6 +150,8 @@ def test_the_examples_of_the_readme_in_32_bits(x64_off, monkeypatch, capsys):
         exec(re.sub(r"jax\.config\.update.*\n", "", example), names)
     exec(more, names)
     exec(own, names)
+    exec(calculus, names)
+    np.testing.assert_allclose(names["wave"].mean(names["x"]), np.sin(names["x"]), atol=0.02)
     capsys.readouterr()
     mean = np.asarray(names["posterior"].mean(names["ahead"]))
     assert mean.dtype == np.float32
