@@ -85,7 +85,7 @@ def operators(draw, order, integrals=True):
 
 
 drawn_kernels = st.sampled_from(list(KERNELS)).flatmap(lambda name: values_of(KERNELS[name]))
-few = settings(max_examples=10 if PROFILE == "ci" else 200)
+few = settings(max_examples=6 if PROFILE == "ci" else 200)
 
 
 @few

@@ -11,6 +11,15 @@ from kernax.distributed import gather, local_rows, row_mesh, shard_rows
 from tests.distributed import lines, run
 
 
+def test_a_gaussian_process_of_shared_rows():
+    one, *two = run(1, "process.py").stdout + run(2, "process.py").stdout
+    steps = [np.array(lines(output)["fit"].split(), float) for output in (one, *two)]
+    np.testing.assert_allclose(steps[1], steps[0], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(steps[2], steps[1])
+    for output in two:
+        assert float(lines(output)["mean"]) < 1e-8
+
+
 def test_two_devices_of_one_process(tmp_path):
     found = run(1, "devices.py", tmp_path, "npz", "orbax", devices_per_process=2)
     assert found.ok

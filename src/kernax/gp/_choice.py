@@ -3,7 +3,6 @@
 import warnings
 from typing import Any
 
-import jax
 import numpy as np
 
 from .._errors import KernaxWarning, ParameterError
@@ -41,14 +40,14 @@ def choose(gp: Any, data: Any) -> tuple[Any, str]:
         why = "the rows are shared out over devices" if shared else None
         why = why or (why_iterative(n, size) if n > FEW else None)
         if why:
-            if not isinstance(data.X, jax.core.Tracer):
-                warnings.warn(
-                    f"`solver='auto'` chose Iterative(), since {why}: results are good to its "
-                    "tolerance, variances to the number of its probes. "
-                    "Fix: pass solver=Iterative(...) or Dense() to choose yourself.",
-                    KernaxWarning,
-                    stacklevel=3,
-                )
+            # Inside a trace too: once, when it is compiled.
+            warnings.warn(
+                f"`solver='auto'` chose Iterative(), since {why}: results are good to its "
+                "tolerance, variances to the number of its probes. "
+                "Fix: pass solver=Iterative(...) or Dense() to choose yourself.",
+                KernaxWarning,
+                stacklevel=3,
+            )
             return Iterative(), why
     if n > FEW:
         fix = "pass solver=kernax.Iterative()" if not refusal else "use fewer points"

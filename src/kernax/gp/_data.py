@@ -201,7 +201,9 @@ def _shifted(X: Array, shift: HostArray) -> Array:
 
 
 def _check_missing(X: Array, y: Array, mask: Array | None, nan: str, targets: bool) -> None:
-    if any(isinstance(value, jax.core.Tracer) for value in (X, y, mask)):
+    # Of rows that other processes have, this one sees nothing either.
+    seen = lambda value: getattr(value, "is_fully_addressable", True)
+    if any(isinstance(v, jax.core.Tracer) or not seen(v) for v in (X, y, mask)):
         return
     missing = np.isnan(np.asarray(X)) if X.dtype.kind == "f" else np.zeros(X.shape, bool)
     if mask is not None:

@@ -157,6 +157,8 @@ def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any, start: A
 def _count(data: Data | BlockData) -> int:
     total = 0
     for X in data.points:
+        if not X.is_fully_addressable:
+            return int(jnp.sum(~jnp.isnan(X).any(axis=-1)))
         real = np.ones(X.shape[:-1], bool)
         if data.mask is not None:
             real = np.broadcast_to(np.asarray(data.mask), real.shape)

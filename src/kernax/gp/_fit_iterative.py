@@ -18,6 +18,7 @@ from jaxtyping import Array
 from .._errors import ConvergenceWarning, NotPSDError, ParameterError
 from .._module import Structure, field_values, flatten, rebuild_fields, with_leaves
 from .._typing import HostArray
+from ..distributed import gather
 from ..linalg import Dense
 from ..matrixfree import Estimate, Iterative
 from . import _iterative as core
@@ -145,7 +146,7 @@ def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
     gp, data = problem.gp, problem.data
     if gp.noise_variance.ndim:  # one per observation
         return problem.starts(0, key)[0]
-    X, y = np.asarray(data.X), np.asarray(data.y)
+    X, y = gather(data.X), gather(data.y)
     real = ~np.isnan(X).any(axis=1)
     rows = np.flatnonzero(real if data.mask is None else real & np.asarray(data.mask))
     chosen = rows[np.asarray(jax.random.permutation(key, len(rows)))[:SUBSET]]

@@ -1,0 +1,26 @@
+"""A Gaussian process whose rows are shared out: its distance from the exact one, and a fit."""
+
+import warnings
+
+import numpy as np
+
+import kernax
+from kernax.distributed import gather, initialize, row_mesh, shard_rows
+
+initialize()
+rng = np.random.default_rng(0)
+X, at = rng.normal(size=(101, 2)), rng.normal(size=(9, 2))
+y = np.sin(2.0 * X[:, 0]) * np.cos(X[:, 1]) + 0.1 * rng.normal(size=101)
+mesh = row_mesh()
+rows, values = shard_rows(mesh, X), shard_rows(mesh, y, fill=0.0)
+solver = kernax.Iterative(tolerance=1e-10, probes=8, rank=20, features=64, memory=0)
+process = kernax.GaussianProcess(1.2 * kernax.Matern52Kernel([1.0, 1.0]), 0.02, solver=solver)
+shared = process.condition(rows, values)
+assert shared.plan.where[1] == ("rows" if mesh.size > 1 else None)
+exact = kernax.GaussianProcess(process.kernel, 0.02, solver=kernax.Dense()).condition(X, y)
+options = {"progress": False, "max_steps": 2, "start": "given"}
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", kernax.ConvergenceWarning)
+    fit = kernax.fit(process, rows, values, **options)
+print(f"mean: {np.abs(gather(shared.mean(at)) - np.asarray(exact.mean(at))).max()}")
+print("fit:", *gather(fit.runs.u))
