@@ -128,6 +128,8 @@ def test_fit_comes_near_the_exact_one_and_goes_on_where_it_stopped():
     np.testing.assert_array_equal(rest.runs.u, whole.runs.u)
     with pytest.raises(kx.ParameterError, match="second derivatives take an exact one"):
         rest.laplace()
+    with pytest.raises(kx.ParameterError, match="no result of this iterative fit"):
+        kx.fit(iterative(), X, Y, **options, resume=exact)
 
 
 def test_auto_says_what_it_chose(monkeypatch):

@@ -55,7 +55,7 @@ class Walk(NamedTuple):
 def fit(
     problem: Problem,
     solver: Iterative,
-    begin: Walk | None,
+    begin: Any,  # a Walk, where another fit ended
     u: HostArray,
     near: bool,
     max_steps: int,
@@ -63,6 +63,12 @@ def fit(
 ) -> FitResult:
     """At most so many steps from free coordinates u, which may be ``near`` the end, or from where
     another fit ended."""
+    sides = (problem.data.rows, 1 + solver.probes)
+    if begin is not None and not (isinstance(begin, Walk) and begin.solutions.shape == sides):
+        raise ParameterError(
+            "`resume` is no result of this iterative fit: of as many rows and probes. "
+            "Fix: pass what the same call returned before."
+        )
     state = first(problem, solver, u, NEAR if near else RATE) if begin is None else begin
     state, converged, interrupted = walk(problem, solver, state, max_steps, report)
     fitted = problem.fitted(np.asarray(state.u)[None])

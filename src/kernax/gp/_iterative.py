@@ -71,11 +71,10 @@ class Observed(NamedTuple):
 
 
 class Prior(eqx.Module):
-    """Draws of the prior as functions, phi(x) w, and the noise of each at the observations."""
+    """Draws of the prior as functions, phi(x) w."""
 
     phi: RandomFeatures
     weights: Array  # (features, s)
-    noise: Array  # (n, s)
 
 
 class State(eqx.Module):
@@ -157,8 +156,9 @@ def random_sides(at: Observed, plan: Plan, key: Array) -> tuple[Array, Prior | N
         phi = random_features(keys[0], at.gp.kernel, at.operator.X.shape[1], solver.features)
         w = jax.random.normal(keys[1], (phi.count, s), dtype)
         white = jax.random.normal(keys[2], (n, s), dtype)
-        prior = Prior(phi, w, jnp.sqrt(at.operator.noise())[:, None] * white)
-        z = function_values(prior, at.operator.X) + prior.noise
+        prior = Prior(phi, w)
+        noise = jnp.sqrt(at.operator.noise())[:, None] * white
+        z = function_values(prior, at.operator.X) + noise
     else:
         z = jax.random.rademacher(keys[1], (n, s), dtype)
     return (z if at.real is None else z * at.real[:, None]), prior
