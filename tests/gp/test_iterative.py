@@ -7,6 +7,7 @@ import pytest
 
 import kernax as kx
 from kernax.gp import _choice
+from kernax.gp._fit_iterative import KEPT, Walk, _carried_on
 
 RNG = np.random.default_rng(6)
 N = 120
@@ -171,3 +172,23 @@ def _data(X):
     from kernax.gp._data import as_data
 
     return as_data(kx.GaussianProcess(KERNEL), X, np.zeros(len(X)), None, "pad")
+
+
+def test_a_solve_starts_where_the_last_ones_lead():
+    k, n, points = 3, 5, RNG.normal(size=(4, 3))
+    rates = RNG.normal(size=(n, 2, k))
+    affine = lambda u: rates @ u + 1.0
+    begin = dict.fromkeys(Walk._fields) | {"u": jnp.asarray(points[0]), "step": jnp.asarray(0)}
+    begin |= {"solutions": jnp.zeros((n, 2, KEPT)), "points": jnp.tile(begin["u"], (KEPT, 1))}
+    state = Walk(**begin)
+    np.testing.assert_array_equal(_carried_on(state), np.zeros((n, 2)))  # nothing is known yet
+    solutions = jnp.stack([affine(u) for u in points[:3]], axis=2)
+    known = state._replace(solutions=solutions, points=jnp.asarray(points[:3]))
+    # After one step there is one solution, after three all moves within their plane are right.
+    one = known._replace(step=jnp.asarray(1), u=jnp.asarray(points[3]))
+    np.testing.assert_allclose(_carried_on(one), affine(points[0]), rtol=1e-12)
+    between = points[0] + 0.3 * (points[1] - points[0]) - 1.2 * (points[2] - points[0])
+    three = known._replace(step=jnp.asarray(3), u=jnp.asarray(between))
+    np.testing.assert_allclose(_carried_on(three), affine(between), rtol=1e-4)
+    still = three._replace(points=jnp.asarray(points[[0, 0, 0]]), u=jnp.asarray(points[0]))
+    np.testing.assert_allclose(_carried_on(still), affine(points[0]), rtol=1e-12)

@@ -1,8 +1,8 @@
-"""Fitting where the likelihood comes from iterations: Adam, each solve starting from the last.
+"""Fitting where the likelihood comes from iterations: Adam, each solve starting from the last ones.
 
-The random draws stay the same from step to step, so that the solutions move as little as the
-hyperparameters do, and the gradient is that of a fixed function. The start is an exact fit of a
-random subset, which is near where all of the data will end.
+The random draws stay the same from step to step, so that the gradient is that of a fixed function
+and the solutions move as smoothly as the hyperparameters do: the last three are carried on to the
+next. The start is an exact fit of a random subset, which is near where all of the data will end.
 """
 
 import warnings
@@ -20,7 +20,7 @@ from .._module import Structure, field_values, flatten, rebuild_fields, with_lea
 from .._typing import HostArray
 from ..distributed import gather
 from ..linalg import Dense
-from ..matrixfree import Estimate, Iterative
+from ..matrixfree import Estimate, Iterative, relative
 from . import _iterative as core
 from ._data import Data
 from ._fit_result import FitResult
@@ -36,6 +36,9 @@ RATE, NEAR, HALVED = 0.1, 0.03, 30
 STILL, WINDOW = 0.02, 10
 # The relative residual that a gradient asks of its solves.
 GRADIENT_TOLERANCE = 1e-2
+# Solutions that are kept, and how much of their moves is taken for rounding when they are carried
+# on to the next point.
+KEPT, ROUNDING = 3, 1e-6
 
 
 class Walk(NamedTuple):
@@ -44,7 +47,8 @@ class Walk(NamedTuple):
     u: Array  # free coordinates
     rate: Array  # how far a step goes at first
     adam: Any  # the state of optax.scale_by_adam
-    solutions: Array  # (n, 1 + s), where the next solve starts
+    solutions: Array  # (n, 1 + s, kept), of the last steps, the last one first
+    points: Array  # (kept, k), the coordinates they belong to
     step: Array
     trail: Array  # (window, k): the last coordinates
     residual: Array  # the largest relative residual of the last solve
@@ -63,7 +67,7 @@ def fit(
 ) -> FitResult:
     """At most so many steps from free coordinates u, which may be ``near`` the end, or from where
     another fit ended."""
-    sides = (problem.data.rows, 1 + solver.probes)
+    sides = (problem.data.rows, 1 + solver.probes, KEPT)
     if begin is not None and not (isinstance(begin, Walk) and begin.solutions.shape == sides):
         raise ParameterError(
             "`resume` is no result of this iterative fit: of as many rows and probes. "
@@ -134,15 +138,15 @@ def gradient_plan(problem: Problem, solver: Iterative) -> core.Plan:
 def first(problem: Problem, solver: Iterative, u: HostArray, rate: float) -> Walk:
     """Before the first step, at free coordinates u."""
     k, dtype = problem.space.size, problem.dtype
-    sides = jnp.zeros((problem.data.rows, 1 + solver.probes), dtype)
+    sides = jnp.zeros((problem.data.rows, 1 + solver.probes, KEPT), dtype)
     mesh, axis = core.mesh_of(problem.data.X)
     if mesh is not None:
         rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))
         sides = jax.device_put(sides, rows)
     at, count, zero = jnp.asarray(u, dtype), jnp.zeros((), int), jnp.zeros((), dtype)
     trail = jnp.full((WINDOW, k), jnp.nan, dtype)
-    rates = jnp.asarray(rate, dtype)
-    return Walk(at, rates, _adam().init(at), sides, count, trail, zero, count, zero)
+    rates, points = jnp.asarray(rate, dtype), jnp.tile(at, (KEPT, 1))
+    return Walk(at, rates, _adam().init(at), sides, points, count, trail, zero, count, zero)
 
 
 def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
@@ -210,26 +214,57 @@ def _step(
     gp = structure.rebuild(leaves)
     process = lambda u: with_leaves(gp, space.values(u, start))
     at = core.observed(process(state.u), data, plan.where)
-    found = core.solve(at, plan, key, state.solutions)
+    sides = core.all_sides(at, plan, key)[0]
+    found = core.solve_sides(at, plan, key, sides, _carried_on(state))
+    weights, draws = found.values[:, 0], found.values[:, 1:]
 
-    def loss(u: Array) -> Array:
-        total = core.surrogate(process(u), data, plan, key, found.weights, found.draws)
+    def loss(u: Array) -> tuple[Array, Array]:
+        total, product = core.surrogate(process(u), data, plan, key, weights, draws)
         if priors:
             total = total + log_prior(priors, space.values(u, start))
             total = total + space.log_jacobian(u, start, frozenset(priors))
-        return -total
+        return -total, product
 
-    slope = jax.grad(loss)(state.u)
+    slope, product = jax.grad(loss, has_aux=True)(state.u)
+    # The true residual comes with the gradient where that multiplies the solutions themselves.
+    residual = relative(sides - product, sides) if plan.sampled else found.residual
     slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
     with jax.numpy_dtype_promotion("standard"):
         move, adam = _adam().update(slope, state.adam)
     rate = state.rate / (1.0 + state.step.astype(move.dtype) / HALVED)
     u = state.u - rate * move
-    trail = jnp.concatenate([state.trail[1:], u[None]])
-    worst, norm = jnp.max(found.residual), jnp.max(jnp.abs(slope), initial=0.0)
-    products = state.products + found.steps
-    new = Walk(u, state.rate, adam, found.solutions, state.step + 1, trail, worst, products, norm)
+    solved = found.values[:, :, None]
+    new = state._replace(
+        u=u,
+        adam=adam,
+        solutions=jnp.concatenate([solved, state.solutions[:, :, :-1]], axis=2),
+        points=jnp.concatenate([state.u[None], state.points[:-1]]),
+        step=state.step + 1,
+        trail=jnp.concatenate([state.trail[1:], u[None]]),
+        residual=jnp.max(residual),
+        products=state.products + found.steps,
+        norm=jnp.max(jnp.abs(slope), initial=0.0),
+    )
     return new, found.indefinite
+
+
+def _carried_on(state: Walk) -> Array:
+    """Where the solve at ``state.u`` starts: the solutions there, were they affine in u.
+
+    u is written as near as may be as u_1 + sum_j a_j (u_j - u_1) of the points before; where they
+    lie on a line or none is there yet, the least of such a.
+    """
+    behind = jnp.arange(1, KEPT, dtype=state.step.dtype)
+    D = jnp.where(behind < state.step, (state.points[1:] - state.points[:1]).T, 0.0)
+    G = _dot(D.T, D)
+    floor = ROUNDING * jnp.trace(G) + jnp.finfo(G.dtype).tiny
+    L = jnp.linalg.cholesky(G + floor * jnp.eye(KEPT - 1, dtype=G.dtype))
+    a = jax.scipy.linalg.cho_solve((L, True), _dot(D.T, state.u - state.points[0]))
+    return _dot(state.solutions, jnp.concatenate([1.0 - jnp.sum(a, keepdims=True), a]))
+
+
+def _dot(A: Array, B: Array) -> Array:
+    return jnp.matmul(A, B, precision="highest")
 
 
 @partial(jax.jit, static_argnames=("structure", "plan"))
@@ -243,6 +278,6 @@ def _value(
 ) -> Estimate:
     """The log likelihood, whose quadratic form is solved for from where the last step was."""
     at = core.observed(structure.rebuild(leaves), data, plan.where)
-    start, side = solutions[:, :1], at.residual[:, None]
+    start, side = solutions[:, :1, 0], at.residual[:, None]
     weights = core.solve_sides(at, plan, key, side, start).values[:, 0]
     return core.value(at, plan, key, weights)

@@ -41,6 +41,9 @@ from ..matrixfree._solver import room_for
 from ._data import Data, clean_inputs, prepared_gp
 from ._means import evaluate_mean
 
+# From this tolerance on solves believe their recurrence.
+LOOSE = 1e-3
+
 # Answers by structure of the kernel, dimension and number: to ask takes a trace.
 _HAS_FEATURES: dict[Any, bool] = {}
 
@@ -172,11 +175,16 @@ def function_values(prior: Prior, X: Array) -> Array:
 
 def solve(at: Observed, plan: Plan, key: Array, start: Array | None = None) -> State:
     """All solves at once, from ``start`` (n, 1 + s) where there is one."""
-    z, prior = random_sides(at, plan, key)
-    sides = jnp.concatenate([at.residual[:, None], z], axis=1)
+    sides, prior = all_sides(at, plan, key)
     found = solve_sides(at, plan, key, sides, start)
     values = found.values
     return State(values[:, 0], values[:, 1:], prior, found.residual, found.steps, found.indefinite)
+
+
+def all_sides(at: Observed, plan: Plan, key: Array) -> tuple[Array, Prior | None]:
+    """The residual and the random sides, (n, 1 + s)."""
+    z, prior = random_sides(at, plan, key)
+    return jnp.concatenate([at.residual[:, None], z], axis=1), prior
 
 
 def solve_sides(
@@ -185,19 +193,29 @@ def solve_sides(
     """K^-1 B with the plan's preconditioner, tolerance and budget."""
     operator = at.operator.stored() if plan.stored else at.operator
     P = preconditioner(operator, plan.solver.rank, jax.random.fold_in(key, 1))
-    options = {"tolerance": plan.tolerance, "max_steps": plan.solver.max_steps}
-    return conjugate_gradients(operator, B, P, start=start, **options)
+    return conjugate_gradients(
+        operator,
+        B,
+        P,
+        start=start,
+        tolerance=plan.tolerance,
+        max_steps=plan.solver.max_steps,
+        restarts=plan.tolerance < LOOSE,
+    )
 
 
-def surrogate(gp: Any, data: Data, plan: Plan, key: Array, weights: Array, draws: Array) -> Array:
-    """A function of the process whose gradient is that of the log likelihood, estimated."""
+def surrogate(
+    gp: Any, data: Data, plan: Plan, key: Array, weights: Array, draws: Array
+) -> tuple[Array, Array]:
+    """A function of the process whose gradient is that of the log likelihood, estimated, and the
+    product of the matrix with the weights and draws, or signs, that it is made of."""
     at = observed(gp, data, plan.where)
     s = draws.shape[1]
     right = draws if plan.sampled else jax.lax.stop_gradient(random_sides(at, plan, key)[0])
     left = jnp.concatenate([0.5 * weights[:, None], (-0.5 / s) * draws], axis=1)
     right = jnp.concatenate([weights[:, None], right], axis=1)
-    form = jnp.sum(left * at.operator.product(right))
-    return form - jnp.sum(weights * at.residual)
+    product = at.operator.product(right)
+    return jnp.sum(left * product) - jnp.sum(weights * at.residual), product
 
 
 def value(at: Observed, plan: Plan, key: Array, weights: Array) -> Estimate:
@@ -247,7 +265,7 @@ def log_likelihood(
 
         def of(leaves: tuple[Array, ...], X: Array, y: Array) -> Array:
             gp, changed = structure.rebuild(leaves), own(X, y, mask)
-            return surrogate(gp, changed, plan, key, weights, draws)
+            return surrogate(gp, changed, plan, key, weights, draws)[0]
 
         slopes = jax.grad(of, argnums=(0, 1, 2), allow_int=True)(leaves, X, y)
         scale = lambda v: v if v.dtype == jax.dtypes.float0 else cotangent.value * v

@@ -126,27 +126,37 @@ def _by_rows(
         arrays, shared, split = jax.tree.unflatten(treedef, leaves)
         return function(eqx.combine(arrays, static), *shared, *split)
 
+    def stacked(*leaves: Array) -> Array:
+        at = len(leaves) - len(split)
+        function = lambda common, block: apply(rows, [*common, *block])
+        return _map_rows(function, list(leaves[:at]), list(leaves[at:]), len(shared[0]))
+
+    return differentiated_as(stacked, lambda *leaves: apply(whole, list(leaves)))(*leaves)
+
+
+def differentiated_as(
+    other: Callable[..., Array], function: Callable[..., Array]
+) -> Callable[..., Array]:
+    """``function`` of arrays, with the derivatives of another that has the same values."""
+
     @jax.custom_jvp
     def value(*leaves: Array) -> Array:
-        return apply(whole, list(leaves))
+        return function(*leaves)
 
     def rule(primals: Any, tangents: Any) -> Any:
         moving = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
         given = [tangent for tangent, moves in zip(tangents, moving, strict=True) if moves]
 
-        def stacked(*free: Array) -> Array:
+        def of_moving(*free: Array) -> Array:
             changed = iter(free)
             pairs = zip(primals, moving, strict=True)
-            merged = [next(changed) if moves else old for old, moves in pairs]
-            at = len(merged) - len(split)
-            function = lambda common, block: apply(rows, [*common, *block])
-            return _map_rows(function, merged[:at], merged[at:], len(shared[0]))
+            return other(*(next(changed) if moves else old for old, moves in pairs))
 
         free = [value for value, moves in zip(primals, moving, strict=True) if moves]
-        return value(*primals), jax.jvp(stacked, free, given)[1]
+        return value(*primals), jax.jvp(of_moving, free, given)[1]
 
     value.defjvp(rule, symbolic_zeros=True)
-    return value(*leaves)
+    return value
 
 
 def _map_rows(function: Any, common: list[Array], split: list[Array], columns: int) -> Matrix:

@@ -1,6 +1,6 @@
 """Covariance matrices that are never formed: operators, and solvers that need only products."""
 
-from ._conjugate_gradients import Solution, conjugate_gradients
+from ._conjugate_gradients import Solution, conjugate_gradients, relative
 from ._contract import CovarianceOperator
 from ._kernel_operator import KernelOperator
 from ._kronecker import KroneckerOperator
@@ -21,4 +21,5 @@ __all__ = [
     "conjugate_gradients",
     "log_determinant",
     "preconditioner",
+    "relative",
 ]

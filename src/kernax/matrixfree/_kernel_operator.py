@@ -19,7 +19,7 @@ from ..kernels._gram import has_noise, variances
 from ._contract import CovarianceOperator
 from ._grid import as_noise, check_single_kernel, floats
 from ._stored import StoredOperator
-from ._tiles import PAIRS, tiled_product
+from ._tiles import PAIRS, symmetric_product, tiled_product
 
 
 class KernelOperator(CovarianceOperator):
@@ -103,19 +103,16 @@ class KernelOperator(CovarianceOperator):
 
     def product(self, V: Array) -> Array:
         kept = V if self.real is None else V * self.real[:, None]
-        P = self.between(self.X, kept)
+        kernel = prepared(self.kernel, self.dtype)
+        if self.mesh is None:
+            P = symmetric_product(kernel, self.X, kept, self.pairs)
+        else:
+            P = _sharded(self, kernel, kept)
         added = self._added()[:, None]
         if self.real is None:
             return P + added * V
         real = self.real[:, None]
         return real * (P + added * V) + (1.0 - real) * V
-
-    def between(self, Xs: Array, V: Array) -> Array:
-        """K(Xs, X) V without noise, inside compiled code; V is 0 where X is padding."""
-        kernel = prepared(self.kernel, self.dtype)
-        if self.mesh is None:
-            return tiled_product(kernel, Xs, self.X, V, self.pairs)
-        return _sharded(self, kernel, Xs, V)
 
     def stored(self) -> StoredOperator:
         """The same with its matrix in memory, for many products."""
@@ -191,7 +188,7 @@ def _axis(mesh: Any, axis: str | None) -> str | None:
     return axis
 
 
-def _sharded(operator: KernelOperator, kernel: Any, Xs: Array, V: Array) -> Array:
+def _sharded(operator: KernelOperator, kernel: Any, V: Array) -> Array:
     """Each device makes the rows of its own points."""
     axis, mesh, pairs = operator.axis, operator.mesh, operator.pairs
     devices = mesh.shape[axis]
@@ -200,8 +197,8 @@ def _sharded(operator: KernelOperator, kernel: Any, Xs: Array, V: Array) -> Arra
     turn = [(i, (i + 1) % devices) for i in range(devices)]
     gathered = partial(jax.lax.all_gather, axis_name=axis, tiled=True)
 
-    def own(arrays: Any, x: Array, X: Array, V: Array) -> Array:
-        kernel = eqx.combine(arrays, static)
+    def own(arrays: Any, X: Array, V: Array) -> Array:
+        kernel, x = eqx.combine(arrays, static), X
         if not operator.ring:
             return tiled_product(kernel, x, gathered(X), gathered(V), pairs)
 
@@ -214,7 +211,7 @@ def _sharded(operator: KernelOperator, kernel: Any, Xs: Array, V: Array) -> Arra
         start = jnp.zeros((len(x) * p, V.shape[1]), V.dtype)
         return jax.lax.scan(step, (start, X, V), length=devices)[0][0]
 
-    specs = (whole, rows, rows, rows)
+    specs = (whole, rows, rows)
     function = jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
-    found: Array = function(arrays, Xs, operator.X, V)
+    found: Array = function(arrays, operator.X, V)
     return found

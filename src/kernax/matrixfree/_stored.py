@@ -33,7 +33,7 @@ class StoredOperator(CovarianceOperator):
         return jnp.diagonal(self.matrix)
 
     def columns(self, index: Array) -> Array:
-        return self.matrix[:, index]
+        return self.matrix[index].T  # rows are next to each other in memory
 
     def noise(self) -> Array:
         return self.noise_variance

@@ -3,14 +3,19 @@
 Derivatives evaluate the tiles again, so that values and gradients need O(n (d + s)) numbers.
 """
 
+import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from ..kernels._blocks import differentiated_as
+
 # Pairs in a tile, which should stay in the cache with what is made of it, and most of its columns.
-PAIRS, COLUMNS = 1 << 18, 1 << 13
+PAIRS, COLUMNS = 1 << 19, 1 << 11
 
 
 def tiled_product(kernel: Any, X: Array, Y: Array, V: Array, pairs: int = PAIRS) -> Array:
@@ -37,6 +42,47 @@ def tiled_product(kernel: Any, X: Array, Y: Array, V: Array, pairs: int = PAIRS)
 
     rows = jax.lax.map(tile, _blocks(X, height))
     return rows.reshape(-1, V.shape[1])[: n * p]
+
+
+def symmetric_product(kernel: Any, X: Array, V: Array, pairs: int = PAIRS) -> Array:
+    """K(X, X) V, of which each tile off the diagonal is evaluated once and used twice."""
+    n, q = len(X), _components(kernel, X, X)[0] if len(X) else 1
+    side = max(1, math.isqrt(pairs) // q)
+    if n <= 2 * side:
+        return tiled_product(kernel, X, X, V, pairs)
+    arrays, static = eqx.partition(kernel, eqx.is_array)
+    leaves, treedef = jax.tree.flatten((arrays, X, V))
+
+    def applied(function: Any, *leaves: Array) -> Array:
+        arrays, X, V = jax.tree.unflatten(treedef, leaves)
+        product: Array = function(eqx.combine(arrays, static), X, V)
+        return product
+
+    def plain(*leaves: Array) -> Array:
+        return applied(lambda kernel, X, V: tiled_product(kernel, X, X, V, pairs), *leaves)
+
+    def twice(*leaves: Array) -> Array:
+        return applied(lambda kernel, X, V: _by_halves(kernel, X, V, _even(n, side)), *leaves)
+
+    # The transpose of the loop below would write all of X and V for each of its tiles.
+    return differentiated_as(plain, twice)(*leaves)
+
+
+def _by_halves(kernel: Any, X: Array, V: Array, side: int) -> Array:
+    count = -(-len(X) // side)
+    q = V.shape[0] // len(X)
+    points = _blocks(X, side)
+    vectors = _blocks(V.reshape(len(X), q, -1), side, fill=0.0).reshape(count, side * q, -1)
+    rows, columns = (jnp.asarray(index) for index in np.triu_indices(count))
+
+    def step(number: Any, total: Array) -> Array:
+        i, j = rows[number], columns[number]
+        T = kernel.matrix(points[i], points[j])
+        total = total.at[i].add(_dot(T, vectors[j]))
+        return total.at[j].add(jnp.where(i == j, 0.0, 1.0) * _dot(T.T, vectors[i]))
+
+    total = jax.lax.fori_loop(0, len(rows), step, jnp.zeros_like(vectors))
+    return total.reshape(-1, V.shape[1])[: len(V)]
 
 
 def _dot(K: Array, V: Array) -> Array:
