@@ -2,8 +2,9 @@
 
 A product by tiles is compared with one ``exp`` of as many numbers, and with many vectors also with
 their multiplication; preconditioned conjugate gradients with plain ones; the gradient of a
-likelihood with that of a factorisation; warm starts with cold ones; and a step of a fit at n with
-one at n / 2. ``--large`` measures the steps of the largest fit, which take a quarter of an hour.
+likelihood with that of a factorisation; warm starts with cold ones; two processes with two that do
+not talk to each other; and a step of a fit at n with one at n / 2. ``--large`` measures the largest
+gradient and the steps of the largest fit too, which take a quarter of an hour.
 
     python benchmarks/scale.py [--n 16384] [--rounds 5] [--large]
 """
@@ -11,17 +12,32 @@ one at n / 2. ``--large`` measures the steps of the largest fit, which take a qu
 import argparse
 import dataclasses
 import resource
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
 
 import kernax as kx
+from kernax.distributed import (
+    gather,
+    initialize,
+    local_cluster,
+    local_rows,
+    row_mesh,
+    shard_rows,
+)
+from kernax.gp import _fit_iterative as iterative
+from kernax.gp._data import as_data
+from kernax.gp._problem import Problem
 from kernax.matrixfree import conjugate_gradients, preconditioner
+from kernax.matrixfree._tiles import tiled_product
 from protocol import check, common_options, exp_floor, medians, memory, report, row
 
 TILE = 4096  # an array that `exp` is timed on, so that no more memory is taken than there is
@@ -162,35 +178,92 @@ def steps_of(gp: Any, X: Any, y: Any, steps: int, result: Any = None) -> Any:
         return kx.fit(gp, X, y, **options)
 
 
+def two_processes(n: int, calls: int) -> list[dict[str, Any]]:
+    """Products with 16 vectors by two processes that share the rows, against two on their own.
+
+    Each of these makes the rows that it makes of the shared product: one half, of all the columns.
+    """
+    times = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for way in ("shared", "apart"):
+            local_cluster(
+                2, __file__, f"--n={n}", f"--rounds={calls}", "--process", way, folder,
+                timeout=600.0,
+            )  # fmt: skip
+        X, V = points(n, 4), points(n, 16, 2)
+        want = kx.KernelOperator(kx.SEKernel(2.6), X, 0.1) @ V
+        for way in ("shared", "apart"):
+            check(np.load(Path(folder) / f"{way}.npy"), want, 1e-10)
+            found = [np.load(Path(folder) / f"{way}-{i}.npy") for i in range(2)]
+            times[way] = float(np.median(np.maximum(*found)))
+    ratio = times["shared"] / times["apart"]
+    what = "product of two processes / of two that do not talk"
+    return [row(what, ratio, 1 / 0.95, size=f"n = {n}, 16 vectors", times=times)]
+
+
+def one_of_two(n: int, calls: int, way: str, folder: Path) -> None:
+    """What each of the processes does; they begin each call together."""
+    initialize()
+    mesh, here = row_mesh(), jax.process_index()
+    X, V, kernel = points(n, 4), points(n, 16, 2), kx.SEKernel(2.6)
+    if way == "shared":
+        rows, vectors = shard_rows(mesh, X), shard_rows(mesh, V)
+        operator = kx.KernelOperator(kernel, rows, 0.1, mesh=mesh)
+        multiply = jax.jit(lambda operator, vectors: operator.product(vectors))
+        function = lambda: multiply(operator, vectors)
+    else:
+        half = slice(here * n // 2, (here + 1) * n // 2)
+        half_product = lambda kernel, x, v: tiled_product(kernel, x, X, V) + 0.1 * v
+        own = jax.jit(half_product)
+        function = lambda: own(kernel, X[half], V[half])
+    result, seconds = jax.block_until_ready(function()), []
+    for _ in range(calls):
+        sync_global_devices("a call begins")
+        seconds.append(clock(lambda: jax.block_until_ready(function()))[0])
+    np.save(folder / f"{way}-{here}.npy", seconds)
+    shared = result if way == "shared" else local_rows(mesh, np.asarray(result))
+    product = gather(shared)
+    if here == 0:
+        np.save(folder / f"{way}.npy", product)
+
+
 def large_fit(n: int, steps: int) -> list[dict[str, Any]]:
     """Steps of a fit, from which 30 and a prediction are extrapolated, and peak memory."""
-    each, minutes = {}, 0.0
+    each: dict[int, float] = {}
+    key, held = jax.random.key(0), frozenset[str]()
     for size in (n // 2, n):
         gp, X, y = regression(size, 6, kx.Iterative(tolerance=1e-2, probes=32))
-        first, result = clock(lambda gp=gp, X=X, y=y: steps_of(gp, X, y, 1))
-        products = result.details["products"]
-        last, end = clock(lambda gp=gp, X=X, y=y, r=result: steps_of(gp, X, y, steps - 1, r))
-        value, _ = clock(lambda gp=gp, X=X, y=y, r=end: steps_of(gp, X, y, 0, r))
-        later = (last - value) / (steps - 1)
-        count = end.details["products"] - products
-        each[size] = (last - value) / count
+        problem = Problem(gp, as_data(gp, X, y, None, "pad").compiled, held, {})
+        begin, u = clock(lambda p=problem: iterative.start_of(p, held, key))
+        state = iterative.first(problem, gp.solver, u, iterative.NEAR)
+        first, state = clock(lambda p=problem, s=state: walked(p, s, 1))
+        products = int(state.products)
+        later, state = clock(lambda p=problem, s=state: walked(p, s, steps - 1))
+        later, count = later / (steps - 1), (int(state.products) - products) / (steps - 1)
+        each[size] = later / (count + 1)  # the gradient is one more
         print(
-            f"n = {size}: the first step {first - value:.1f} s and {products} products, "
-            f"{steps - 1} more {later:.1f} s each and {count} products, the loss {value:.1f} s",
-            flush=True,
-        )
-        minutes = (first + 29 * later) / 60
+            f"n = {size}: the subset {begin:.1f} s, the first step {first:.1f} s and {products} "
+            f"products, {steps - 1} more {later:.1f} s and {count} products each", flush=True,
+        )  # fmt: skip
+    fitted = problem.fitted(np.asarray(state.u)[None])
     predict = lambda p: jax.block_until_ready((p.mean(X[:5000]), p.variance(X[:5000])))
-    prediction, _ = clock(lambda: predict(end.gp.condition(X, y)))
-    print(f"conditioning, 5,000 means and variances: {prediction:.1f} s", flush=True)
+    prediction, _ = clock(lambda: predict(fitted.condition(X, y)))
+    value, _ = clock(lambda: iterative.evaluate(fitted, problem, gp.solver, state))
+    print(f"5,000 predictions {prediction:.1f} s, the loss {value:.1f} s", flush=True)
+    minutes = (begin + first + 29 * later + prediction + value) / 60
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     size = f"n = {n}, d = 6"
     return [
-        row("30 steps and 5,000 predictions, extrapolated", minutes + prediction / 60, 60, 30,
+        row("30 steps, the loss and 5,000 predictions, extrapolated", minutes, 60, 30,
             size=size, unit="min"),
-        row("time of a step at n / at n / 2", each[n] / each[n // 2], 4.3, size=size),
+        row("time of a product in a step at n / at n / 2", each[n] / each[n // 2], 4.3, size=size),
         row("peak memory of the process", peak, 4, size=size, unit="GiB"),
     ]  # fmt: skip
+
+
+def walked(problem: Any, state: Any, steps: int) -> Any:
+    report = lambda *_: None
+    return iterative.walk(problem, problem.gp.solver, state, steps, None, report)[0]
 
 
 def clock(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -206,15 +279,21 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--large", action="store_true", help="the fit of 50,000 rows too")
+    parser.add_argument("--process", nargs=2, metavar=("WAY", "FOLDER"), help="(internal)")
     common_options(parser)
     parsed = parser.parse_args()
+    if parsed.process:
+        way, folder = parsed.process
+        one_of_two(parsed.n, parsed.rounds, way, Path(folder))
+        return
     small = parsed.small
     n, rounds = (512, 1) if small else (parsed.n, parsed.rounds)
     parsed.rounds = rounds
     rows = products(n, rounds)
     rows += solves(300 if small else 10_000)
     rows += errors(200 if small else 2000, 4 if small else 8)
-    rows += warm_starts(300 if small else 3000, 3 if small else 30)
+    rows += two_processes(200 if small else 8192, 2 if small else 15)
+    rows += warm_starts(300 if small else 4000, 3 if small else 30)
     rows += gradients(300 if small else 8000, 1, 3.0)
     if parsed.large:
         rows += gradients(600 if small else 20_000, 1, 5.0)

@@ -33,7 +33,7 @@ def test_every_example_is_tested():
     tested = {"kernels_notebook", "equinox_model", "flax_model"}
     tested |= {"likelihood_gradients", "prior_to_posterior"}
     tested |= {"kernel_derivatives", "slopes_only", "values_and_gradients"}
-    tested |= {"heat_equation", "binned_counts"}
+    tested |= {"heat_equation", "binned_counts", "weather"}
     assert {path.stem for path in EXAMPLES} == tested
     for path in EXAMPLES:
         assert re.match(rf'""".*python examples/{path.name}.*?"""', path.read_text(), re.DOTALL)
@@ -183,6 +183,24 @@ def test_counts_in_bins(tmp_path):
     assert ours[3] < 2 < short_cut[3]
     total, deviation, true = numbers(r"integrals (\S+) \+- (\S+);.* in truth (\S+)", output)
     assert abs(total - true) < 3 * deviation
+    assert picture.stat().st_size > 50_000
+
+
+def test_a_year_of_weather(tmp_path):
+    picture = tmp_path / "week.png"
+    output = printed("examples/weather.py", "--small", "--processes=2", f"--out={picture}")
+    rows = [line.split() for line in output.splitlines()[1:4]]
+    assert [row[:3] for row in rows] == [
+        ["dense", "1", "150"], ["iterative", "1", "400"], ["iterative", "2", "400"]
+    ]  # fmt: skip
+    errors, densities, _, residuals, _, gigabytes = zip(
+        *([float(cell.rstrip("%")) for cell in row[3:]] for row in rows), strict=True
+    )
+    assert errors[1] < 0.9 * errors[0] < 5
+    assert densities[1] < densities[0] < 3
+    assert max(residuals) < 1.1e-3
+    assert max(gigabytes) < 4
+    assert numbers(r"and of one differ by (\S+) ", output)[0] < 1e-6
     assert picture.stat().st_size > 50_000
 
 

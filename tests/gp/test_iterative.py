@@ -110,7 +110,7 @@ def test_padding_and_updates(posteriors):
     assert int(more.state.steps) < int(iterative().condition(X, Y).state.steps) + 5
 
 
-def test_fit_comes_near_the_exact_one_and_goes_on_where_it_stopped():
+def test_fit_comes_near_the_exact_one_and_goes_on_where_it_stopped(tmp_path):
     options = {"fixed": ("mean", "kernel.right_kernel"), "progress": False}
     y = EXACT.sample(jax.random.key(1), X, observation=True)
     exact = kx.fit(EXACT, X, y, **options)
@@ -127,6 +127,12 @@ def test_fit_comes_near_the_exact_one_and_goes_on_where_it_stopped():
     with pytest.warns(kx.ConvergenceWarning, match="stopped after 3 steps"):
         rest = kx.fit(iterative(), X, Y, **options, max_steps=3, resume=half)
     np.testing.assert_array_equal(rest.runs.u, whole.runs.u)
+    for _ in range(2):
+        with pytest.warns(kx.ConvergenceWarning, match="stopped after 3 steps"):
+            written = kx.fit(iterative(), X, Y, **options, max_steps=3, checkpoint=tmp_path)
+    np.testing.assert_array_equal(written.runs.u, whole.runs.u)
+    with pytest.raises(kx.ParameterError, match="`checkpoint` is for iterative fits"):
+        kx.fit(EXACT, X, Y, **options, checkpoint=tmp_path)
     with pytest.raises(kx.ParameterError, match="second derivatives take an exact one"):
         rest.laplace()
     with pytest.raises(kx.ParameterError, match="no result of this iterative fit"):

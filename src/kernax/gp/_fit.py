@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from .._errors import (
     ConvergenceError,
@@ -18,16 +17,14 @@ from .._errors import (
     NumericalWarning,
     ParameterError,
 )
-from .._module import Structure, flatten, with_leaves
+from .._module import with_leaves
 from .._typing import ArrayLike, HostArray
-from ..linalg import log_density
 from ..matrixfree import Iterative
 from . import _fit_iterative
 from ._blocks import BlockData
 from ._choice import choose
-from ._data import Data, as_data, as_key, system
+from ._data import Data, as_data, as_key
 from ._defaults import default_priors, default_start, noise_alone
-from ._elements import over_elements
 from ._fit_result import FitResult, groups_of
 from ._minimise import Runs, Stop, best, minimise, start_runs
 from ._priors import resolve_fixed, resolve_priors
@@ -49,6 +46,7 @@ def fit(
     mask: ArrayLike | None = None,
     start: str = "auto",
     resume: FitResult | None = None,
+    checkpoint: Any = None,
 ) -> FitResult:
     """Hyperparameters of maximal marginal likelihood, or maximal a posteriori with priors.
 
@@ -68,7 +66,9 @@ def fit(
     ``restarts``: further starts, drawn with ``key`` from the priors, or in free space around the
     given values, with a spread of 1.5; the best finite result is kept. They run side by side.
     Ctrl-C returns the best so far. ``resume``: an earlier result of the same call, whose runs go
-    on for ``max_steps`` more, to the bits of one longer run.
+    on for ``max_steps`` more, to the bits of one longer run. ``checkpoint``: a folder, where an
+    iterative fit writes how far it is, every 5 steps and at its end, and from where it goes on if
+    it was written before, for ``max_steps`` more; all processes of a cluster see the same.
 
     A batch of processes is fitted in one call. Where all that is free has a value per element
     (`BatchKernel` with ``batch_in_axes=0``, ``noise_variance`` (b,)), each element is a problem of
@@ -102,15 +102,17 @@ def fit(
     solver, _ = choose(gp, data)
     if isinstance(solver, Iterative):
         _fit_iterative.check(restarts)
-        exact_start = start == "auto" and resume is None and _count(data) > _fit_iterative.SUBSET
-        begin = None if resume is None else resume.runs
-        u = (
-            _fit_iterative.start_of(problem, held, key)
-            if exact_start
-            else problem.starts(0, key)[0]
-        )
+        begin = _fit_iterative.kept(problem, solver, checkpoint) if resume is None else resume.runs
+        near = start == "auto" and begin is None and _count(data) > _fit_iterative.SUBSET
+        u = _fit_iterative.start_of(problem, held, key) if near else problem.starts(0, key)[0]
         with _Progress(1, max_steps, progress) as shown:
-            return _fit_iterative.fit(problem, solver, begin, u, exact_start, max_steps, shown.step)
+            options = {"max_steps": max_steps, "folder": checkpoint, "report": shown.step}
+            return _fit_iterative.fit(problem, solver, begin, u, near, **options)
+    if checkpoint is not None:
+        raise ParameterError(
+            "`checkpoint` is for iterative fits, and this one is exact. "
+            "Fix: keep its result, and pass it as `resume`."
+        )
     starts = problem.starts(restarts, key)
     single = not problem.sizes and not blocks
     if start == "auto" and resume is None and single and _count(data) > 1:
@@ -225,7 +227,7 @@ def _result(problem: Problem, runs: Runs, interrupted: bool, max_steps: int) -> 
     chosen = best(runs, groups)
     fitted = problem.fitted(runs.u[chosen])
     messages = [_message(problem, runs, int(row), interrupted, max_steps) for row in chosen]
-    _warn(problem, runs, chosen, messages, fitted)
+    _warn(problem, runs, chosen, messages)
     losses = np.where(failed, np.nan, runs.loss)[groups].T
     histories = [runs.history[row] for row in chosen]
     history = np.full((max(map(len, histories)), len(histories)), np.nan)
@@ -268,9 +270,7 @@ def _message(problem: Problem, runs: Runs, row: int, interrupted: bool, max_step
     return f"stopped after {max_steps} steps"
 
 
-def _warn(
-    problem: Problem, runs: Runs, chosen: HostArray, messages: list[str], fitted: GaussianProcess
-) -> None:
+def _warn(problem: Problem, runs: Runs, chosen: HostArray, messages: list[str]) -> None:
     """What the user should know of the result, once for all elements."""
     warn = partial(warnings.warn, stacklevel=4)
     single = problem.elements == 1
@@ -293,21 +293,9 @@ def _warn(
         )
         which += "" if single else f"the first is {stopped[0]}: "
         warn(f"fit: {which}{messages[stopped[0]]}.", ConvergenceWarning)
-    jitter = float(np.nanmax(np.asarray(_jitter(*flatten(fitted), problem.data)), initial=0.0))
+    jitter = problem.jitter(runs.u[chosen], chosen)
     if jitter > 0:
         warn(
             f"fit: the covariance at the result needed a jitter of {jitter:.3g}. Fix: add noise.",
             NumericalWarning,
         )
-
-
-@partial(jax.jit, static_argnums=(0,))
-def _jitter(structure: Structure, leaves: tuple[Array, ...], data: Any) -> Array:
-    def element(gp: Any, _: None, *arrays: Any) -> Array:
-        at = system(gp, data.element(*arrays))
-        value, jitter = log_density(at.K, at.residual, at.n, at.scale)
-        # What failed all the same was said already.
-        return jnp.where(jnp.isnan(value), 0.0, jitter)
-
-    jitters: Array = over_elements(element, structure.rebuild(leaves), *data.arrays)
-    return jitters

@@ -18,7 +18,7 @@ from jaxtyping import Array
 from .._errors import ConvergenceWarning, NotPSDError, ParameterError
 from .._module import Structure, field_values, flatten, rebuild_fields, with_leaves
 from .._typing import HostArray
-from ..distributed import gather
+from ..distributed import gather, load_checkpoint, save_checkpoint
 from ..linalg import Dense
 from ..matrixfree import Estimate, Iterative, relative
 from . import _iterative as core
@@ -34,6 +34,8 @@ SUBSET = 1000
 RATE, NEAR, HALVED = 0.1, 0.03, 30
 # Done where no free coordinate moves by more than this in so many steps.
 STILL, WINDOW = 0.02, 10
+# Steps between checkpoints.
+EVERY = 5
 # The relative residual that a gradient asks of its solves.
 GRADIENT_TOLERANCE = 1e-2
 # Solutions that are kept, and how much of their moves is taken for rounding when they are carried
@@ -62,7 +64,9 @@ def fit(
     begin: Any,  # a Walk, where another fit ended
     u: HostArray,
     near: bool,
+    *,
     max_steps: int,
+    folder: Any,  # of checkpoints, or None
     report: Callable[[int, float], None],
 ) -> FitResult:
     """At most so many steps from free coordinates u, which may be ``near`` the end, or from where
@@ -74,7 +78,7 @@ def fit(
             "Fix: pass what the same call returned before."
         )
     state = first(problem, solver, u, NEAR if near else RATE) if begin is None else begin
-    state, converged, interrupted = walk(problem, solver, state, max_steps, report)
+    state, converged, interrupted = walk(problem, solver, state, max_steps, folder, report)
     fitted = problem.fitted(np.asarray(state.u)[None])
     loss, error = evaluate(fitted, problem, solver, state)
     message = f"no free coordinate moved by more than {STILL:g} in {WINDOW} steps"
@@ -103,8 +107,17 @@ def fit(
     )
 
 
+def kept(problem: Problem, solver: Iterative, folder: Any) -> Walk | None:
+    """Where an earlier run was, from the newest checkpoint in a folder."""
+    if folder is None:
+        return None
+    like = first(problem, solver, np.zeros(problem.space.size), RATE)
+    found = load_checkpoint(folder, like=like)
+    return None if found is None else found[1]
+
+
 def walk(
-    problem: Problem, solver: Iterative, state: Walk, max_steps: int, report: Any
+    problem: Problem, solver: Iterative, state: Walk, max_steps: int, folder: Any, report: Any
 ) -> tuple[Walk, bool, bool]:
     """Steps from a state: the end, whether it converged, and whether Ctrl-C stopped it."""
     plan = gradient_plan(problem, solver)
@@ -123,6 +136,9 @@ def walk(
             state = new
             moves = np.ptp(np.asarray(state.trail), axis=0)
             converged = bool(np.max(moves) < STILL)
+            step = int(state.step)
+            if folder is not None and (step % EVERY == 0 or step == last or converged):
+                save_checkpoint(folder, step, state)
             report(int(state.step), float(state.norm))
     except KeyboardInterrupt:
         return state, converged, True

@@ -115,7 +115,7 @@ class IterativePosterior(eqx.Module):
         self._check_noise(observation)
         points, finite = self._points(Xs)
         n, m = self.data.rows, len(points)
-        check_memory("solving for the test points", 6 * n * m * points.dtype.itemsize, _FEWER)
+        check_memory("solving for the test points", 8 * n * m * points.dtype.itemsize, _FEWER)
         C: Array = _covariance(
             *self._compiled(), self.plan, core.key_of(self.solver), points, finite
         )

@@ -76,29 +76,33 @@ class Problem:
 
     def evaluate(self, points: HostArray, index: HostArray) -> tuple[HostArray, HostArray]:
         """Losses and gradients at ``points`` (p, k) of the problems of those numbers."""
+        losses, gradients, _ = self._evaluated(points, index)
+        return losses, gradients
+
+    def jitter(self, points: HostArray, index: HostArray) -> float:
+        """The largest amount that had to be added to a diagonal at the points."""
+        return float(np.max(self._evaluated(points, index)[2], initial=0.0))
+
+    def _evaluated(self, points: HostArray, index: HostArray) -> tuple[HostArray, ...]:
         n = self.data.rows
         elements = np.asarray(index) % self.elements
         together = min(max(1, TOGETHER // max(1, n * n)), self.runs)
+        losses, gradients, jitters = np.empty(len(points)), np.empty(points.shape), 0.0 * index
         if together == 1 or (self.sizes and not self.apart):
-            results = [self._at(u, e) for u, e in zip(points, elements, strict=True)]
-            return (
-                np.asarray([loss for loss, _ in results]),
-                np.asarray([gradient for _, gradient in results], float).reshape(points.shape),
-            )
-        losses, gradients = np.empty(len(points)), np.empty(points.shape)
+            for row, (u, element) in enumerate(zip(points, elements, strict=True)):
+                found = _one(*self._arguments(), u.astype(self.dtype), element)
+                (losses[row], jitters[row]), gradients[row] = found
+            return losses, gradients, jitters
         for first in range(0, len(points), together):
             part = slice(first, min(first + together, len(points)))
             # Always as many, the first again in place of none, so that nothing compiles again.
             rows = np.resize(np.arange(part.start, part.stop), together)
             found = _together(*self._arguments(), points[rows].astype(self.dtype), elements[rows])
-            losses[part], gradients[part] = (
-                np.asarray(values)[: part.stop - part.start] for values in found
-            )
-        return losses, gradients
-
-    def _at(self, u: HostArray, element: Any) -> tuple[float, HostArray]:
-        loss, gradient = _one(*self._arguments(), u.astype(self.dtype), element)
-        return float(loss), np.asarray(gradient)
+            (values, amounts), slopes = jax.device_get(found)
+            count = part.stop - part.start
+            losses[part], jitters[part] = values[:count], amounts[:count]
+            gradients[part] = slopes[:count]
+        return losses, gradients, jitters
 
     def fitted(self, points: HostArray) -> Any:
         """The process at one free point per element."""
@@ -165,7 +169,8 @@ def _loss(
     data: Any,
     u: Array,
     element: Array,
-) -> Array:
+) -> tuple[Array, Array]:
+    """Minus the log posterior, and the largest jitter that its factorisation took."""
     u = _finite_gradient(u)
     gp = structure.rebuild(leaves)
     if apart:
@@ -176,33 +181,38 @@ def _loss(
         # The same hyperparameters in the same order, under the names of a single process.
         own = dict(zip(paths, (entry.path for entry in named_leaves(gp)), strict=True))
         gp = with_leaves(gp, {own[path]: value for path, value in values.items()})
-        log_posterior = _log_likelihood(gp, None, data.element(*arrays))
+        log_posterior, jitter = _log_likelihood(gp, None, data.element(*arrays))
     else:
         values = space.values(u, start)
         gp = with_leaves(gp, values)
         each = lambda gp, part, *arrays: _log_likelihood(gp, part, data.element(*arrays))
-        log_posterior = jnp.sum(over_elements(each, gp, *data.arrays))
+        each_value, each_jitter = over_elements(each, gp, *data.arrays)
+        log_posterior, jitter = jnp.sum(each_value), jnp.max(each_jitter)
     if priors:
         log_posterior = log_posterior + log_prior(priors, values)
         log_posterior = log_posterior + space.log_jacobian(u, start, frozenset(priors))
     # What has no likelihood is to be walked away from.
-    return jnp.where(jnp.isnan(log_posterior), jnp.inf, -log_posterior)
+    return jnp.where(jnp.isnan(log_posterior), jnp.inf, -log_posterior), jitter
 
 
-def _log_likelihood(gp: Any, _: None, data: Any) -> Array:
+def _log_likelihood(gp: Any, _: None, data: Any) -> tuple[Array, Array]:
     at = system(gp, data)
-    value: Array = log_density(at.K, at.residual, at.n, at.scale)[0]
-    return value
+    value, jitter = log_density(at.K, at.residual, at.n, at.scale)
+    # What failed all the same is seen by its value.
+    return value, jnp.where(jnp.isnan(value), 0.0, jax.lax.stop_gradient(jitter))
 
 
 _STATIC = (0, 1, 2)
-_one = jax.jit(jax.value_and_grad(_loss, argnums=7), static_argnums=_STATIC)
-_hessian = jax.jit(jax.hessian(_loss, argnums=7), static_argnums=_STATIC)
+_one = jax.jit(jax.value_and_grad(_loss, argnums=7, has_aux=True), static_argnums=_STATIC)
+_hessian = jax.jit(
+    lambda *arguments: jax.hessian(_loss, argnums=7, has_aux=True)(*arguments)[0],
+    static_argnums=_STATIC,
+)
 
 
 @partial(jax.jit, static_argnums=_STATIC)
-def _together(structure: Any, space: Any, apart: bool, *arrays: Any) -> tuple[Array, Array]:
+def _together(structure: Any, space: Any, apart: bool, *arrays: Any) -> tuple[Any, Array]:
     leaves, start, priors, data, points, elements = arrays
     loss = lambda u, e: _loss(structure, space, apart, leaves, start, priors, data, u, e)
-    values: tuple[Array, Array] = jax.vmap(jax.value_and_grad(loss))(points, elements)
-    return values
+    found: tuple[Any, Array] = jax.vmap(jax.value_and_grad(loss, has_aux=True))(points, elements)
+    return found

@@ -15,6 +15,9 @@ from .._memory import check_memory
 from .._module import Structure, flatten
 from .._typing import ArrayLike
 
+# Matrices that are there when one is made of products with the identity.
+COPIES = 3.7
+
 
 class CovarianceOperator(eqx.Module):
     """A symmetric positive semi-definite matrix, known by what it makes of vectors.
@@ -86,7 +89,8 @@ class CovarianceOperator(eqx.Module):
 
     def dense(self) -> Array:
         """The matrix itself, (n, n); `ResourceError` where it does not fit."""
-        check_memory("the matrix", self.size**2 * np.dtype(self.dtype).itemsize)
+        need = int(COPIES * self.size**2 * np.dtype(self.dtype).itemsize)
+        check_memory("the matrix with what it is made of", need)
         return self.times(jnp.eye(self.size, dtype=self.dtype))
 
     def as_lineax(self) -> Any:

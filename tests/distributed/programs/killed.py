@@ -12,7 +12,8 @@ script, folder = sys.argv[1], Path(sys.argv[2])
 
 
 def kill():
-    while not (folder / "checkpoint-000000004.npz").exists():
+    fourth = [folder / f"checkpoint-000000004.{kind}" for kind in ("npz", "orbax")]
+    while not any(path.exists() for path in fourth):
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGKILL)
 
