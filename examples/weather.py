@@ -57,15 +57,16 @@ def observations(rows: int) -> tuple[Any, Any, Any, Any]:
     return points[chosen], values[chosen], points[:HELD_OUT], values[:HELD_OUT]
 
 
-def process(solver: Any, level: float) -> Any:
-    """Seasons, fronts that pass all three airports within hours, and what each has for itself."""
+def process(solver: Any, level: float, small: bool) -> Any:
+    """Seasons, fronts that pass all three airports within hours, and what each has for itself;
+    only the fronts for few rows."""
     in_time = lambda kernel: kernax.ActiveDimsKernel(kernel, (0,))
     in_space = lambda kernel: kernax.ActiveDimsKernel(kernel, (1, 2))
     seasons = 80.0 * in_time(kernax.SEKernel(60.0))
     fronts = 20.0 * in_time(kernax.Matern32Kernel(2.0)) * in_space(kernax.Matern32Kernel(200.0))
     hours = 4.0 * in_time(kernax.Matern32Kernel(0.3)) * in_space(kernax.Matern12Kernel(50.0))
-    mean = kernax.ConstantMean(level)
-    return kernax.GaussianProcess(seasons + fronts + hours, 0.3, mean=mean, solver=solver)
+    kernel = fronts if small else seasons + fronts + hours
+    return kernax.GaussianProcess(kernel, 0.3, mean=kernax.ConstantMean(level), solver=solver)
 
 
 def run(folder: Path, name: str, rows: int, steps: int) -> None:
@@ -74,15 +75,12 @@ def run(folder: Path, name: str, rows: int, steps: int) -> None:
     initialize()
     begin = time.perf_counter()
     X, y, Xs, ys = observations(rows)
-    level, gp = float(np.mean(y)), None
-    if name == "dense":
-        gp = process(kernax.Dense(), level)
-    else:
-        solver = kernax.Iterative(tolerance=1e-3, probes=32, rank=500, memory=8 * 2**30)
-        gp = process(solver, level)
-        if jax.process_count() > 1:
-            mesh = row_mesh()
-            X, y = shard_rows(mesh, X), shard_rows(mesh, y, fill=0.0)
+    level = float(np.mean(y))
+    iterative = kernax.Iterative(tolerance=1e-3, probes=32, rank=500, memory=8 * 2**30)
+    gp = process(kernax.Dense() if name == "dense" else iterative, level, rows < 1000)
+    if jax.process_count() > 1:
+        mesh = row_mesh()
+        X, y = shard_rows(mesh, X), shard_rows(mesh, y, fill=0.0)
     with warnings.catch_warnings():
         # So many steps are what is asked for.
         warnings.simplefilter("ignore", kernax.ConvergenceWarning)

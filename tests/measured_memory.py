@@ -1,6 +1,7 @@
 """A program: what computations are estimated to take, and how much this process grew by them.
 
-Each runs once before, so that what is compiled is there already.
+Each runs once before, so that what is compiled is there already; and matrices are of more than
+32 MB, which glibc gives back.
 """
 
 import gc
@@ -44,7 +45,7 @@ def measure(name, function, need=None):
 for module in (_gram, _choice, _contract, _iterative_posterior):
     module.check_memory = recorded
 _gram.LARGE = _choice.FEW = 0  # so that small matrices count too
-n, rng = 2000, np.random.default_rng(0)
+n, rng = 2200, np.random.default_rng(0)
 X = rng.normal(size=(n, 3))
 y = np.sin(X[:, 0]) + 0.1 * rng.normal(size=n)
 kernel = 1.3 * kx.Matern52Kernel([1.0, 2.0, 1.5])

@@ -13,6 +13,7 @@ QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 def run(processes, program, *arguments, **options):
     """A program in processes that take any warning as an error."""
     environment = QUICK | {"PYTHONWARNINGS": "error", "JAX_ENABLE_X64": "1"}
+    environment |= options.pop("environment", {})
     options = {"timeout": 90.0, "environment": environment} | options
     return local_cluster(processes, PROGRAMS / program, *arguments, **options)
 

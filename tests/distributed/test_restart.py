@@ -29,7 +29,11 @@ def test_killed_and_started_again(tmp_path):
     assert float(scales[2]) > float(scales[1]) > 2 * float(scales[0])
 
     folder = tmp_path / "parts"
-    killed = run(2, "killed.py", EXAMPLE, folder, *FIT, grace=10.0, check=False)
+    # What the first two compile is there for the next.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    options = {"grace": 10.0, "check": False, "environment": cache}
+    killed = run(2, "killed.py", EXAMPLE, folder, *FIT, **options)
     # The first ended by itself, within the time that a silent process has.
     assert killed.failed == (1, 0)
     assert killed.returncodes[1] == -signal.SIGKILL
@@ -39,13 +43,14 @@ def test_killed_and_started_again(tmp_path):
     again = subprocess.run(
         [sys.executable, "-W", "error", EXAMPLE.with_name("local.py"), "--timeout=90",
          f"--folder={folder}", *FIT],
-        capture_output=True, text=True, timeout=120, env=os.environ | QUICK,
+        capture_output=True, text=True, timeout=120, env=os.environ | QUICK | cache,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert "2 processes, 2 devices, 102 rows with padding" in again.stdout
     resumed = int(re.search(r"resumed at step (\d+)", again.stdout)[1])
     before, after = path_of(killed.stdout[0]), path_of(again.stdout)
-    assert max(before) - resumed <= 2
+    assert max(before) <= resumed <= max(before) + 2  # no step was lost
     assert [*after] == [*range(resumed + 2, 11, 2)]
     # On the same path as one process that was never stopped.
-    assert before | after == pytest.approx(whole, rel=1e-8)
+    merged = before | after
+    assert merged == pytest.approx({step: whole[step] for step in merged}, rel=1e-8)

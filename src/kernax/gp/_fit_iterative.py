@@ -155,14 +155,20 @@ def first(problem: Problem, solver: Iterative, u: HostArray, rate: float) -> Wal
     """Before the first step, at free coordinates u."""
     k, dtype = problem.space.size, problem.dtype
     sides = jnp.zeros((problem.data.rows, 1 + solver.probes, KEPT), dtype)
-    mesh, axis = core.mesh_of(problem.data.X)
-    if mesh is not None:
-        rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))
-        sides = jax.device_put(sides, rows)
     at, count, zero = jnp.asarray(u, dtype), jnp.zeros((), int), jnp.zeros((), dtype)
-    trail = jnp.full((WINDOW, k), jnp.nan, dtype)
+    trail = jnp.full((WINDOW, k), jnp.finfo(dtype).max, dtype)  # far from where it will be
     rates, points = jnp.asarray(rate, dtype), jnp.tile(at, (KEPT, 1))
-    return Walk(at, rates, _adam().init(at), sides, points, count, trail, zero, count, zero)
+    walk = Walk(at, rates, _adam().init(at), sides, points, count, trail, zero, count, zero)
+    sharding = getattr(problem.data.X, "sharding", None)
+    if not isinstance(sharding, jax.sharding.NamedSharding):
+        return walk
+    # Where a step will leave it, so that the second compiles nothing.
+    placed = lambda *axes: jax.sharding.NamedSharding(
+        sharding.mesh, jax.sharding.PartitionSpec(*axes)
+    )
+    where = jax.tree.map(lambda _: placed(), walk)._replace(solutions=placed(*sharding.spec[:1]))
+    there: Walk = jax.device_put(walk, where)
+    return there
 
 
 def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
