@@ -19,14 +19,20 @@ def path_of(output):
     return {int(step): float(loss) for step, loss in steps}
 
 
+def scales_of(output):
+    """The fitted length-scales."""
+    found = re.search(r"length_scales +\[(\S+), (\S+), (\S+)\]", output)
+    return [float(scale) for scale in found.groups()]
+
+
 def test_killed_and_started_again(tmp_path):
     output = run(1, EXAMPLE, f"--folder={tmp_path / 'whole'}", *FIT).stdout[0]
     whole = path_of(output)
     assert [*whole] == [2, 4, 6, 8, 10]
     assert whole[10] < whole[2] - 10
     assert "1 processes, 1 devices, 101 rows with padding" in output
-    scales = re.search(r"length_scales +\[(\S+), (\S+), (\S+)\]", output).groups()
-    assert float(scales[2]) > float(scales[1]) > 2 * float(scales[0])
+    scales = scales_of(output)
+    assert scales[2] > scales[1] > 2 * scales[0]
 
     folder = tmp_path / "parts"
     # What the first two compile is there for the next.
@@ -54,3 +60,4 @@ def test_killed_and_started_again(tmp_path):
     # On the same path as one process that was never stopped.
     merged = before | after
     assert merged == pytest.approx({step: whole[step] for step in merged}, rel=1e-8)
+    assert scales_of(again.stdout) == pytest.approx(scales, rel=1e-8)
