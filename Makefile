@@ -23,8 +23,8 @@ test: lint
 	knows() { XLA_FLAGS="$$1" $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null; }; \
 	flags="$(QUICK)"; knows "$$flags" || { flags=; \
 	for flag in $(QUICK); do if knows "$$flag"; then flags="$$flags $$flag"; fi; done; }; \
-	XLA_FLAGS="$$flags" $(BIN)/pytest -n 2 -m 'not optimised'
-	$(BIN)/pytest -n 2 -m optimised
+	XLA_FLAGS="$$flags" $(BIN)/pytest -n 2 --dist worksteal -m 'not optimised'
+	$(BIN)/pytest -n 2 --dist worksteal -m optimised
 
 bench: .venv/.bench
 	$(BIN)/python benchmarks/run.py
