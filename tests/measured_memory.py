@@ -64,5 +64,5 @@ measure("dense", lambda: operator.dense())
 solver = kx.Iterative(memory=0, max_steps=3, probes=4, rank=20, features=64)
 warnings.simplefilter("ignore", kx.ConvergenceWarning)  # three steps are enough for that
 posterior = kx.GaussianProcess(kernel, 0.1, solver=solver).condition(X, y)
-Xs = rng.normal(size=(n // 2, 3))
+Xs = rng.normal(size=(n // 4, 3))
 measure("covariance by iteration", lambda: posterior.covariance(Xs))
