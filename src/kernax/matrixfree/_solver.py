@@ -13,7 +13,7 @@ from .._memory import available
 # Rows beyond which a factorisation costs more than iterations do.
 DENSE_ROWS = 20_000
 # Matrices that a likelihood with its gradient holds at once: 3.0 compiled, 4.2 otherwise.
-MATRICES = 3.6
+MATRICES = 3.8
 
 
 class Iterative(eqx.Module):
