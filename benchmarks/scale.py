@@ -25,13 +25,7 @@ import numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
 
 import kernax as kx
-from kernax.distributed import (
-    gather,
-    initialize,
-    local_cluster,
-    row_mesh,
-    shard_rows,
-)
+from kernax.distributed import gather, initialize, local_cluster, row_mesh, shard_rows
 from kernax.gp import _fit_iterative as iterative
 from kernax.gp._data import as_data
 from kernax.gp._problem import Problem

@@ -10,7 +10,7 @@ once more by two that share the rows.
     python examples/weather.py [--rows 6000] [--processes 1] [--out FILE.png] [--small]
 
 Most of the time goes into the fit: a year of hours with little noise is an ill-conditioned matrix,
-and the first solve takes hundreds of products. --rows=24114 takes all hours, and much longer.
+whose solves took 532 products in ten steps. --rows=24114 takes all hours, and much longer.
 """
 
 import argparse

@@ -106,7 +106,9 @@ def test_refused():
     with pytest.raises(kx.ParameterError, match="two different operators"):
         kx.KernelOperator(kx.apply(kx.SEKernel(), kx.Gradient()), X)
     many = np.zeros((300_000, 1))
-    with pytest.raises(kx.ResourceError, match=r"the matrix .* needs 2664\.0 GB"):
+    with pytest.raises(
+        kx.ResourceError, match=r"the matrix with what it is made of needs 2664\.0 GB"
+    ):
         kx.KernelOperator(kx.SEKernel(), many).dense()
     with pytest.raises(kx.ResourceError, match=r"300000 x 300000 covariances needs 720\.0 GB"):
         kx.SEKernel().gram(many)

@@ -139,7 +139,7 @@ def walk(
             step = int(state.step)
             if folder is not None and (step % EVERY == 0 or step == last or converged):
                 save_checkpoint(folder, step, state)
-            report(int(state.step), float(state.norm))
+            report(step, float(state.norm))
     except KeyboardInterrupt:
         return state, converged, True
     return state, converged, False

@@ -84,10 +84,12 @@ class Problem:
         return float(np.max(self._evaluated(points, index)[2], initial=0.0))
 
     def _evaluated(self, points: HostArray, index: HostArray) -> tuple[HostArray, ...]:
+        """Losses, gradients and jitters."""
         n = self.data.rows
         elements = np.asarray(index) % self.elements
         together = min(max(1, TOGETHER // max(1, n * n)), self.runs)
-        losses, gradients, jitters = np.empty(len(points)), np.empty(points.shape), 0.0 * index
+        losses, gradients = np.empty(len(points)), np.empty(points.shape)
+        jitters = np.empty(len(points))
         if together == 1 or (self.sizes and not self.apart):
             for row, (u, element) in enumerate(zip(points, elements, strict=True)):
                 found = _one(*self._arguments(), u.astype(self.dtype), element)

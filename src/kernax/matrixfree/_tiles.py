@@ -4,6 +4,7 @@ Derivatives evaluate the tiles again, so that values and gradients need O(n (d +
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -53,22 +54,21 @@ def symmetric_product(kernel: Any, X: Array, V: Array, pairs: int = PAIRS) -> Ar
     arrays, static = eqx.partition(kernel, eqx.is_array)
     leaves, treedef = jax.tree.flatten((arrays, X, V))
 
-    def applied(function: Any, *leaves: Array) -> Array:
-        arrays, X, V = jax.tree.unflatten(treedef, leaves)
-        product: Array = function(eqx.combine(arrays, static), X, V)
-        return product
+    def of_leaves(product: Callable[[Any, Array, Array], Array]) -> Callable[..., Array]:
+        def applied(*leaves: Array) -> Array:
+            arrays, X, V = jax.tree.unflatten(treedef, leaves)
+            return product(eqx.combine(arrays, static), X, V)
 
-    def plain(*leaves: Array) -> Array:
-        return applied(lambda kernel, X, V: tiled_product(kernel, X, X, V, pairs), *leaves)
+        return applied
 
-    def twice(*leaves: Array) -> Array:
-        return applied(lambda kernel, X, V: _by_halves(kernel, X, V, _even(n, side)), *leaves)
-
-    # The transpose of the loop below would write all of X and V for each of its tiles.
-    return differentiated_as(plain, twice)(*leaves)
+    plain = of_leaves(lambda kernel, X, V: tiled_product(kernel, X, X, V, pairs))
+    halves = of_leaves(lambda kernel, X, V: _by_halves(kernel, X, V, _even(n, side)))
+    # The transpose of that loop would write all of X and V for each of its tiles.
+    return differentiated_as(plain, halves)(*leaves)
 
 
 def _by_halves(kernel: Any, X: Array, V: Array, side: int) -> Array:
+    """K(X, X) V from the square tiles on and above the diagonal."""
     count = -(-len(X) // side)
     q = V.shape[0] // len(X)
     points = _blocks(X, side)
