@@ -212,15 +212,16 @@ def covariance(
     Where ``real`` says that rows are padding they are those of the identity, or NaN with ``mark``.
     """
     kept = None if real is None else real.astype(X.dtype)
+    settled = (kept is None or mark) and not (noise and has_noise(kernel))
+    both = None if kept is None else _padding.Real(kept, kept)
+    if kernel.symmetric_rounding and settled:
+        return rectangle(kernel, X, X, both, mark=mark)
     diagonal = variances(kernel, X, noise=noise)
     if kept is not None:
         diagonal = jnp.where(kept > 0, diagonal, jnp.nan if mark else 1.0)
     if not kernel.symmetric_rounding:
         return triangle(kernel, X, diagonal, kept, mark=mark)
-    both = None if kept is None else _padding.Real(kept, kept)
-    K = rectangle(kernel, X, X, both, mark=mark)
-    settled = (kept is None or mark) and not (noise and has_noise(kernel))
-    return K if settled else with_diagonal(K, diagonal)
+    return with_diagonal(rectangle(kernel, X, X, both, mark=mark), diagonal)
 
 
 def variances(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Vector:
