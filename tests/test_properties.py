@@ -40,8 +40,14 @@ def evaluate(k, X, Y):
 
 
 @quick_jit
-def gram(k, X):
+def gram_alone(k, X):
     return k.gram(X)
+
+
+def gram(k, X):
+    """The matrix, by the program that most examples have compiled already where it fits."""
+    fits = X.shape == (N, D) and X.dtype == np.float64
+    return evaluate(k, X, X[:M])[0] if fits else gram_alone(k, X)
 
 
 def tolerance(k, K, eps=EPS, d=D):
@@ -186,10 +192,11 @@ TRIPLES = {
 
 @quick_jit
 def combined(a, b, c, X):
+    A, B = a.gram(X), b.gram(X)
     return [
-        [(a + b).gram(X), (b + a).gram(X), a.gram(X) + b.gram(X)],
-        [(a * b).gram(X), (b * a).gram(X), a.gram(X) * b.gram(X)],
-        [(a + (b + c)).gram(X), ((a + b) + c).gram(X), sum([a, b, c]).gram(X)],
+        [(a + b).gram(X), (b + a).gram(X), A + B],
+        [(a * b).gram(X), (b * a).gram(X), A * B],
+        [(a + (b + c)).gram(X), ((a + b) + c).gram(X)],
         [(a * (b * c)).gram(X), ((a * b) * c).gram(X)],
         [(a * (b + c)).gram(X), (a * b + a * c).gram(X), ((b + c) * a).gram(X)],
         [((a + b) ** 2).gram(X), (a**2 + 2.0 * (a * b) + b**2).gram(X)],
@@ -204,6 +211,7 @@ def triples(name):
 @given(st.sampled_from(list(TRIPLES)).flatmap(triples), points())
 def test_sums_and_products_commute_associate_and_distribute(parts, X):
     a, b, c = parts
+    assert sum([a, b, c]).equals((a + b) + c)
     for first, *others in combined(a, b, c, X):
         for other in others:
             agree(a * b * c, other, first)

@@ -1,6 +1,7 @@
 """The contract that every kernel of the table meets: one formula, and everything from it."""
 
 import copy
+import functools
 import pickle
 
 import jax
@@ -10,12 +11,16 @@ import pytest
 
 import kernax as kx
 from tests.table import CASES, FAMILIES, NAMES, POSITIVE, VARIED, gram_reference
+from tests.test_checks import CHECKED
 
 EPS = np.finfo(float).eps
 every = pytest.mark.parametrize("name", NAMES)
 # What depends on the driver more than on the formula, and compiles much.
-most = pytest.mark.parametrize("name", VARIED + FAMILIES)
-varied = pytest.mark.parametrize("name", VARIED)
+MOST = VARIED + FAMILIES
+most = pytest.mark.parametrize("name", MOST)
+# Those that `check_kernel` is tried on too, which looks at this and more: pairs against matrices,
+# jit and vmap against calls, the gradients of padded points.
+PASSED = [name for name in NAMES if CHECKED.get(name) is CASES[name].kernel]
 # Where it is the call that is tested and not the kernel.
 some = pytest.mark.parametrize("name", ["matern52", "noise times a kernel", "a user's wrapper"])
 
@@ -36,16 +41,18 @@ def test_matrices_are_the_formula(name, X):
     tol = {"rtol": 1e-12, "atol": 40 * EPS * np.abs(expected).max()}
 
     @jax.jit  # one compilation, where each call by itself would have its own
-    def evaluate(k, X, other):
-        return k.gram(X), k.gram(X, other), k.diagonal(X), k.pairwise(X[1], other[0])
+    def evaluate(k, x, y):
+        pair = None if name in PASSED else k.pairwise(x, y)
+        return k.gram(X), k.gram(X, other), k.diagonal(X), pair
 
-    K, found, diagonal, pair = evaluate(k, jnp.asarray(X), jnp.asarray(other))
+    K, found, diagonal, pair = evaluate(k, jnp.asarray(X[1]), jnp.asarray(other[0]))
     np.testing.assert_allclose(K, expected, **tol)
     np.testing.assert_array_equal(K, K.T)
     np.testing.assert_allclose(found, cross, **tol)
     np.testing.assert_allclose(diagonal, np.diag(expected), **tol)
     np.testing.assert_allclose(np.diag(K), diagonal, rtol=0, atol=4 * EPS * np.max(K))
-    np.testing.assert_allclose(pair, cross[1, 0], **tol)
+    if pair is not None:
+        np.testing.assert_allclose(pair, cross[1, 0], **tol)
     if name in POSITIVE:
         assert k.sign() == 1
         assert np.linalg.eigvalsh(K)[0] >= -len(X) * EPS * np.trace(K)
@@ -71,27 +78,37 @@ def test_each_form_of_call_gives_its_shape(name, points):
     np.testing.assert_allclose(batch[1], gram_reference(case, points + 1, other), **tol)
 
 
-@most
-def test_the_same_inside_jit_vmap_and_grad(name, points):
+@pytest.mark.parametrize("name", [name for name in MOST if name not in PASSED])
+def test_the_same_inside_jit_and_vmap(name, points):
     k, X = CASES[name].kernel, jnp.asarray(points)
-    weights = jnp.sin(jnp.arange(36.0)).reshape(6, 6)
 
     @jax.jit
     def evaluate(values):
-        # Built from its hyperparameters inside all of them.
-        total = lambda values: jnp.sum(weights * k.replace(**values).gram(X))
-        kernel = k.replace(**values)
-        rows = jax.vmap(lambda x: kernel(x, X))(X)
-        return kernel.gram(X), rows, kernel.gram(X, X), *jax.value_and_grad(total)(values)
+        kernel = k.replace(**values)  # built from its hyperparameters inside both
+        return kernel.gram(X), jax.vmap(lambda x: kernel(x, X))(X), kernel.gram(X, X)
+
+    K, rows, cross = evaluate(k.hyperparameters)
+    tol = {"rtol": 1e-13, "atol": 8 * EPS * np.abs(K).max()}
+    np.testing.assert_allclose(K, k.gram(points), **tol)
+    np.testing.assert_allclose(rows, cross, **tol)
+
+
+@most
+def test_gradients_are_what_differences_say(name, points):
+    k, X = CASES[name].kernel, jnp.asarray(points)
+    weights = np.sin(np.arange(36.0)).reshape(6, 6)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def evaluate(values):
+        K = k.replace(**values).gram(X)  # built from its hyperparameters inside both
+        return jnp.sum(weights * K), jnp.max(jnp.abs(K))
 
     values = k.hyperparameters
-    K, rows, cross, _, gradient = evaluate(values)
-    scale = float(jnp.max(jnp.abs(K)))
-    np.testing.assert_allclose(K, k.gram(points), rtol=1e-13, atol=8 * EPS * scale)
-    np.testing.assert_allclose(rows, cross, rtol=1e-13, atol=8 * EPS * scale)
+    (_, scale), gradient = evaluate(values)
     for path, value in values.items():
         step = 1e-5 * max(float(np.max(np.abs(value))), 0.1)
-        above, below = (evaluate(values | {path: value + s})[3] for s in (step, -step))
+        above, below = (evaluate(values | {path: value + s})[0][0] for s in (step, -step))
         slope = float(np.sum(gradient[path]))
         difference = float(above - below) / (2 * step)
         assert np.isfinite(slope)
@@ -121,7 +138,7 @@ def test_padded_equals_unpadded(name, points, padded):
     np.testing.assert_array_equal(k.gram(filled, mask=mask), expected)
 
 
-@varied
+@pytest.mark.parametrize("name", [name for name in VARIED if name not in PASSED])
 def test_padding_changes_no_gradient(name, points, padded):
     k, (X, real) = CASES[name].kernel, padded
     filled, mask = np.where(np.isnan(X), 1e30, X), np.isin(np.arange(8), real)

@@ -10,10 +10,12 @@ from kernax._module import prepared
 from tests.table import CASES, SPINE
 
 
-def by_jax(kernel, X, Y, arguments):
-    pairwise = prepared(kernel, X.dtype).pairwise
-    f = jax.jacfwd(jax.grad(pairwise, argnums=arguments[0]), argnums=arguments[1])
-    return jax.jit(jax.vmap(lambda x: jax.vmap(lambda y: f(x, y))(Y)))(X)
+def by_jax(kernel, X, Y):
+    """The mixed ones, and those in the second point: the derivatives there of both gradients."""
+    gradients = jax.grad(prepared(kernel, X.dtype).pairwise, argnums=(0, 1))
+    x, y = jnp.repeat(X, len(Y), axis=0), jnp.tile(Y, (len(X), 1))
+    found = jax.vmap(jax.jacfwd(gradients, argnums=1))(x, y)
+    return [each.reshape(len(X), len(Y), *each.shape[1:]) for each in found]
 
 
 # Those of which rules are known; the rest is differentiated by JAX.
@@ -21,9 +23,13 @@ def by_jax(kernel, X, Y, arguments):
     "name", [n for n in SPINE if CASES[n].kernel.differentiability >= 1 and CASES[n].smooth]
 )
 def test_mixed_and_plain_hessians(name, points):
-    kernel, X = CASES[name].kernel, jnp.asarray(points)
-    for arguments, found in (((0, 1), kernel.mixed_hessian(X)), ((1, 1), kernel.hessian(X))):
-        want = by_jax(kernel, X, X, arguments)
+    X = jnp.asarray(points)
+
+    @jax.jit  # all in one program
+    def evaluate(kernel):
+        return (kernel.mixed_hessian(points), kernel.hessian(points)), by_jax(kernel, X, X)
+
+    for found, want in zip(*evaluate(CASES[name].kernel), strict=True):
         np.testing.assert_allclose(found, want, atol=1e-12 * (1 + np.abs(want).max()))
 
 

@@ -1,5 +1,6 @@
 """First and second derivatives in the points, against differences of the formula."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .._module import Structure, flatten, prepared
+from .._module import Structure, flatten
 from .._typing import HostArray
 from ..kernels import AbstractKernel
 from ._padding import gradients, unpadded
 from ._quick import quick_jit
-from ._subject import CheckFailedError, Subject, cast, pairs
+from ._subject import SLOPES, CheckFailedError, Subject, cast, formula, pairs
 from ._values import first_pair
 
 
@@ -56,7 +57,7 @@ def check_derivatives(subject: Subject) -> list[str]:
 def _check_element(subject: Subject, kernel: AbstractKernel, d: int, dtype: Any) -> list[str]:
     kernel, steps, rules = cast(kernel, dtype), subject.steps[:d], RULES[dtype]
     X = _points(d, steps).astype(dtype)
-    subject.case = {"d": d, "dtype": dtype.name, "call": "gradient(X)"}
+    subject.case = {"d": d, "dtype": dtype.name, "call": "gradient(X, X2)"}
     structure, leaves = flatten(kernel)
     slopes, mixed = map(np.asarray, _derivatives(structure, leaves, jnp.asarray(X)))
     scale = np.abs(pairs(kernel, X.repeat(len(X), axis=0), np.tile(X, (len(X), 1)))).max()
@@ -93,7 +94,7 @@ def _check_element(subject: Subject, kernel: AbstractKernel, d: int, dtype: Any)
 
 def _points(d: int, steps: HostArray) -> HostArray:
     """The origin, one step from it, and three others, two of which coincide."""
-    others = np.random.default_rng(3).normal(size=(3, d))
+    others = np.random.default_rng(3).normal(size=(SLOPES - 2, d))
     others[2] = others[1]
     return np.concatenate([np.zeros((1, d)), np.eye(d)[:1] * steps, others * steps])
 
@@ -131,11 +132,11 @@ def _judge(
 @quick_jit
 def _derivatives(structure: Structure, leaves: tuple[Array, ...], X: Array) -> Any:
     kernel = structure.rebuild(leaves)
-    slopes = jax.grad(prepared(kernel, X.dtype).pairwise, argnums=(0, 1))
+    slopes = jax.grad(partial(formula, structure, leaves), argnums=(0, 1))
     both = jax.jacfwd(slopes, argnums=1, has_aux=True)  # of the first, and the second with it
     n, d = X.shape
     mixed, second = jax.vmap(both)(jnp.repeat(X, n, axis=0), jnp.tile(X, (n, 1)))
-    return jnp.stack([kernel.gradient(X), second.reshape(n, n, d)]), mixed.reshape(n, n, d, d)
+    return jnp.stack([kernel.gradient(X, X), second.reshape(n, n, d)]), mixed.reshape(n, n, d, d)
 
 
 # --- differences --------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
-"""The kernel under check, the points it is tried on, and how a failure is told."""
+"""The kernel under check, the points it is tried on, and how a failure is told.
+
+Nearly all that a check costs is traces of the formula and programs to compile. What is traced is
+kept per shape: hence the calls of `ROWS` points with `FEWER`, and `formula`.
+"""
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import equinox as eqx
@@ -14,12 +18,16 @@ from .._inputs import precision
 from .._module import Structure, flatten, named_leaves, prepared
 from .._typing import HostArray
 from ..kernels import AbstractKernel
+from ..kernels._gram import has_noise, with_noise
 from ..kernels._levels import unbatched
 from ._quick import quick_jit
 
 ROWS = 19  # no multiple of the length of a vector register
+SLOPES = 5  # points at which derivatives are taken
+FEWER = 2  # in a second set: no result has the shape of its transpose
 DIMS = (1, 2, 5)
 BLOCK = 4096
+SETS = 13
 MOST_DIMS = 64  # where none of those is taken, the first up to here
 
 
@@ -132,27 +140,50 @@ def other_values(kernel: Any) -> dict[str, Array]:
     return changed
 
 
+@partial(jax.jit, static_argnames=("structure",), inline=True)
+def formula(structure: Structure, leaves: tuple[Array, ...], x: Array, y: Array) -> Array:
+    """k(x, y) of one pair, traced once for all who need it."""
+    value: Array = prepared(structure.rebuild(leaves), x.dtype).pairwise(x, y)
+    return value
+
+
 def pairs(kernel: AbstractKernel, x: HostArray, y: HostArray) -> HostArray:
-    """The formula on each row of x with the same row of y, (n,), in blocks of one compiled size."""
+    """The formula on each row of x with the same row of y, (n,)."""
+    return values(kernel, x, y, np.zeros((SETS, ROWS, x.shape[1]), x.dtype))[0]
+
+
+def values(
+    kernel: AbstractKernel, x: HostArray, y: HostArray, sets: HostArray
+) -> tuple[HostArray, HostArray, HostArray]:
+    """`pairs` of x and y, in blocks of one compiled size; of `SETS` sets, matrices and variances.
+
+    One program for all of them, of each dimension and dtype.
+    """
     structure, leaves = flatten(kernel)
-    values = []
+    found, points = [], jnp.asarray(sets)
     for start in range(0, len(x), BLOCK):
         rows = np.arange(start, start + BLOCK).clip(max=len(x) - 1)
-        values.append(_pairs(structure, leaves, jnp.asarray(x[rows]), jnp.asarray(y[rows])))
-    return np.concatenate([np.asarray(value) for value in values])[: len(x)]
+        found.append(_values(structure, leaves, jnp.asarray(x[rows]), jnp.asarray(y[rows]), points))
+    each = np.concatenate([np.asarray(block[0]) for block in found])[: len(x)]
+    _, matrices, variances = map(np.asarray, found[0])
+    return each, matrices, variances
 
 
 @quick_jit
-def _pairs(structure: Structure, leaves: tuple[Array, ...], x: Array, y: Array) -> Array:
-    kernel = prepared(structure.rebuild(leaves), x.dtype)
-    return jax.vmap(kernel.pairwise)(x, y)
-
-
-@quick_jit
-def diagonal_and_cross(structure: Structure, leaves: tuple[Array, ...], X: Array) -> Any:
-    """``diagonal(X)`` and ``gram(X, X)``, in one program for all who need one of them."""
+def _values(
+    structure: Structure, leaves: tuple[Array, ...], x: Array, y: Array, sets: Array
+) -> tuple[Array, Array, Array]:
     kernel = structure.rebuild(leaves)
-    return kernel.diagonal(X), kernel.gram(X, X)
+    matrices = jax.vmap(lambda X: prepared(kernel, X.dtype).matrix(X, X))(sets)
+    both, points = partial(formula, structure, leaves), sets.reshape(-1, sets.shape[-1])
+    if has_noise(kernel):
+        noisy = prepared(with_noise(kernel), sets.dtype)
+        variances = jax.vmap(lambda x: noisy.pairwise(x, x))(points)
+        return jax.vmap(both)(x, y), matrices, variances.reshape(-1, ROWS)
+    # The same formula: as some more pairs it costs nothing to compile.
+    together = jnp.concatenate([x, points]), jnp.concatenate([y, points])
+    every = jax.vmap(both)(*together)
+    return every[: len(x)], matrices, every[len(x) :].reshape(-1, ROWS)
 
 
 def show(value: Any) -> str:

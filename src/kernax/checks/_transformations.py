@@ -15,27 +15,30 @@ def check_transformations(subject: Subject) -> list[str]:
     kernel, x = cast(subject.kernel, dtype), subject.usual(d, dtype)
     X = subject.points(x)
     subject.case = {"d": d, "dtype": dtype.name}
+    values = kernel.hyperparameters
+    changed = values | other_values(kernel)
+    both = {path: np.stack([value, changed[path]]) for path, value in values.items()}
     traces: list[None] = []
 
-    def traced(values: dict[str, Any], X: Any, x: Any) -> dict[str, Any]:
+    def traced(values: dict[str, Any], both: dict[str, Any], X: Any, x: Any) -> Any:
         """A kernel that is built from traced values; cross-covariances point by point."""
         traces.append(None)
         k = kernel.replace(**values)
         rows = jax.vmap(lambda point: k(point, X), out_axes=-2)(x)
-        return {"gram(X)": k.gram(X), "gram(X, X2)": rows}
+        own = jax.vmap(lambda each: kernel.replace(**each).gram(X))(both) if both else ()
+        return {"gram(X)": k.gram(X), "gram(X, X2)": rows}, own
 
     def plain(values: dict[str, Any]) -> dict[str, Any]:
         """The same without jit or vmap around it."""
         k = kernel.replace(**values)
         return {"gram(X)": k.gram(X), "gram(X, X2)": k.gram(subject.points(x), X)}
 
-    values = kernel.hyperparameters
-    changed = values | other_values(kernel)
     jitted = quick_jit(traced)
     wanted = [plain(values), plain(changed)]
     tolerance = 16 * float(np.finfo(dtype).eps) * size(kernel)
     for each, numbers in zip(wanted, (values, changed), strict=True):
-        _same(subject, "jit", jitted(numbers, X, x), each, tolerance)
+        found, together = jitted(numbers, both, X, x)
+        _same(subject, "jit", found, each, tolerance)
     if len(traces) > 1 or kernel.structure is not kernel.replace(**changed).structure:
         raise CheckFailedError(
             "another trace for other hyperparameters",
@@ -46,8 +49,6 @@ def check_transformations(subject: Subject) -> list[str]:
         )
     if not values:
         return ["vmap over hyperparameters, since there are none"]
-    both = {path: np.stack([value, changed[path]]) for path, value in values.items()}
-    together = quick_jit(jax.vmap(lambda own: kernel.replace(**own).gram(X)))(both)
     for K, each in zip(together, wanted, strict=True):
         K, each = {"gram(X)": K}, {"gram(X)": each["gram(X)"]}
         _same(subject, "vmap over hyperparameters", K, each, tolerance)

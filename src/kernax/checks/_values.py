@@ -2,26 +2,21 @@
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from .._module import Structure, flatten, prepared
 from .._typing import HostArray
 from ..kernels import AbstractKernel
-from ..kernels._gram import has_noise, with_noise
-from ._quick import quick_jit
+from ..kernels._gram import has_noise
 from ._subject import (
     ROWS,
     CheckFailedError,
     Subject,
     cast,
-    diagonal_and_cross,
     pairs,
     show,
     simple_points,
     size,
+    values,
 )
 
 SCALES = (1e-25, 1e-12, 1e12, 1e25)
@@ -61,31 +56,22 @@ def point_sets(subject: Subject, d: int) -> dict[str, HostArray]:
         "wide box": box * 100.0 * steps,
         "far apart": (box - 0.5) * 1e6 * steps,
     }
-    sets |= {f"times {scale:g}": simple * scale for scale in SCALES}
+    sets |= {f"times {scale:g}": simple * scale for scale in SCALES}  # `SETS` in all
     return {name: X.astype(np.float32).astype(float) for name, X in sets.items()}
 
 
 def matrices(subject: Subject, kernel: AbstractKernel, d: int, dtype: Any) -> Matrices:
-    """All of them for one plain kernel; of each program one per dimension and dtype."""
-    own = cast(kernel, dtype)
-    structure, leaves = flatten(own)
+    """All of them for one plain kernel."""
     X = np.stack(list(point_sets(subject, d).values()))
     sets = X.astype(dtype)
     subject.case = {"d": d, "dtype": dtype.name, "call": "gram(X, X2)"}
     first, second = sets.repeat(ROWS, axis=1), np.tile(sets, (1, ROWS, 1))
-    formula = pairs(own, first.reshape(-1, d), second.reshape(-1, d)).reshape(-1, ROWS, ROWS)
-    points = sets.reshape(-1, d)
-    variances = pairs(with_noise(own), points, points).reshape(-1, ROWS)
-    matrix = _matrices(structure, leaves, jnp.asarray(sets))
+    x, y = first.reshape(-1, d), second.reshape(-1, d)
+    formula, matrix, variances = (
+        part.astype(float) for part in values(cast(kernel, dtype), x, y, sets)
+    )
     spread = np.abs(X / subject.steps[:d]).max(axis=(1, 2))
-    host = lambda values: np.asarray(values, float)
-    return Matrices(X, host(formula), host(matrix), host(variances), spread)
-
-
-@quick_jit
-def _matrices(structure: Structure, leaves: tuple[Array, ...], sets: Array) -> Array:
-    kernel = prepared(structure.rebuild(leaves), sets.dtype)
-    return jax.vmap(lambda X: kernel.matrix(X, X))(sets)
+    return Matrices(X, formula.reshape(-1, ROWS, ROWS), matrix, variances, spread)
 
 
 # --- symmetry -----------------------------------------------------------------------------------
@@ -134,9 +120,10 @@ def _check_calls(subject: Subject, d: int, dtype: Any) -> None:
     points = subject.points(X)
     subject.case = {"d": d, "dtype": dtype.name, "call": "gram(X)"}
     grams = np.asarray(kernel.gram(points))
-    structure, leaves = flatten(kernel)
+    subject.case["call"] = "gram(X, X2)"
+    crosses = np.asarray(kernel.gram(points, points))
     subject.case["call"] = "diagonal(X)"
-    diagonals, crosses = map(np.asarray, diagonal_and_cross(structure, leaves, jnp.asarray(points)))
+    diagonals = np.asarray(kernel.diagonal(points))
     for end, element in zip((0, -1), subject.elements, strict=False):
         K, cross = (matrix.reshape(-1, ROWS, ROWS)[end] for matrix in (grams, crosses))
         diagonal = diagonals.reshape(-1, ROWS)[end]
