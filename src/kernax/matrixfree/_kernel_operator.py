@@ -1,5 +1,6 @@
 """The covariance matrix of observations as an operator: K(X, X) + noise, tile by tile."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,14 @@ from ..kernels._gram import has_noise, variances
 from ._contract import CovarianceOperator
 from ._grid import as_noise, check_single_kernel, floats
 from ._stored import StoredOperator
-from ._tiles import PAIRS, symmetric_product, tiled_product
+from ._tiles import (
+    PAIRS,
+    pays,
+    share_of_tiles,
+    symmetric_product,
+    tiled_product,
+    with_derivatives_of,
+)
 
 
 class KernelOperator(CovarianceOperator):
@@ -189,29 +197,41 @@ def _axis(mesh: Any, axis: str | None) -> str | None:
 
 
 def _sharded(operator: KernelOperator, kernel: Any, V: Array) -> Array:
-    """Each device makes the rows of its own points."""
+    """Each device makes the rows of its own points, or its share of all tiles, to be added up."""
     axis, mesh, pairs = operator.axis, operator.mesh, operator.pairs
     devices = mesh.shape[axis]
-    arrays, static = eqx.partition(kernel, eqx.is_array)
     rows, whole = PartitionSpec(axis), PartitionSpec()
     turn = [(i, (i + 1) % devices) for i in range(devices)]
     gathered = partial(jax.lax.all_gather, axis_name=axis, tiled=True)
 
-    def own(arrays: Any, X: Array, V: Array) -> Array:
-        kernel, x = eqx.combine(arrays, static), X
-        if not operator.ring:
-            return tiled_product(kernel, x, gathered(X), gathered(V), pairs)
+    def on_each(function: Callable[..., Array]) -> Callable[[Any, Array, Array], Array]:
+        def product(kernel: Any, X: Array, V: Array) -> Array:
+            arrays, static = eqx.partition(kernel, eqx.is_array)
+            own = lambda arrays, X, V: function(eqx.combine(arrays, static), X, V)
+            return jax.shard_map(
+                own, mesh=mesh, in_specs=(whole, rows, rows), out_specs=rows, check_vma=False
+            )(arrays, X, V)  # fmt: skip
 
+        return product
+
+    def by_rows(kernel: Any, X: Array, V: Array) -> Array:
+        return tiled_product(kernel, X, gathered(X), gathered(V), pairs)
+
+    def by_shares(kernel: Any, X: Array, V: Array) -> Array:
+        here = jax.lax.axis_index(axis)
+        total = share_of_tiles(kernel, gathered(X), gathered(V), pairs, here, devices)
+        return jax.lax.psum_scatter(total, axis, tiled=True)
+
+    def by_turns(kernel: Any, X: Array, V: Array) -> Array:
         def step(carry: Any, _: None) -> Any:
-            total, X, V = carry
-            total = total + tiled_product(kernel, x, X, V, pairs)
-            return (total, *(jax.lax.ppermute(v, axis, turn) for v in (X, V))), None
+            total, other, V = carry
+            total = total + tiled_product(kernel, X, other, V, pairs)
+            return (total, *(jax.lax.ppermute(v, axis, turn) for v in (other, V))), None
 
-        p = _components(kernel, x.shape[1])
-        start = jnp.zeros((len(x) * p, V.shape[1]), V.dtype)
-        return jax.lax.scan(step, (start, X, V), length=devices)[0][0]
+        return jax.lax.scan(step, (jnp.zeros_like(V), X, V), length=devices)[0][0]
 
-    specs = (whole, rows, rows)
-    function = jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False)
-    found: Array = function(arrays, operator.X, V)
-    return found
+    if operator.ring:
+        return on_each(by_turns)(kernel, operator.X, V)
+    if not pays(kernel, operator.X, pairs, devices):
+        return on_each(by_rows)(kernel, operator.X, V)
+    return with_derivatives_of(on_each(by_rows), on_each(by_shares))(kernel, operator.X, V)

@@ -5,6 +5,7 @@ Derivatives evaluate the tiles again, so that values and gradients need O(n (d +
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +18,8 @@ from ..kernels._blocks import differentiated_as
 
 # Pairs in a tile, which should stay in the cache with what is made of it, and most of its columns.
 PAIRS, COLUMNS = 1 << 19, 1 << 11
+
+Product = Callable[[Any, Array, Array], Array]  # of a kernel, points and vectors
 
 
 def tiled_product(kernel: Any, X: Array, Y: Array, V: Array, pairs: int = PAIRS) -> Array:
@@ -47,42 +50,66 @@ def tiled_product(kernel: Any, X: Array, Y: Array, V: Array, pairs: int = PAIRS)
 
 def symmetric_product(kernel: Any, X: Array, V: Array, pairs: int = PAIRS) -> Array:
     """K(X, X) V, of which each tile off the diagonal is evaluated once and used twice."""
-    n, q = len(X), _components(kernel, X, X)[0] if len(X) else 1
-    side = max(1, math.isqrt(pairs) // q)
-    if n <= 2 * side:
-        return tiled_product(kernel, X, X, V, pairs)
-    arrays, static = eqx.partition(kernel, eqx.is_array)
-    leaves, treedef = jax.tree.flatten((arrays, X, V))
-
-    def of_leaves(product: Callable[[Any, Array, Array], Array]) -> Callable[..., Array]:
-        def applied(*leaves: Array) -> Array:
-            arrays, X, V = jax.tree.unflatten(treedef, leaves)
-            return product(eqx.combine(arrays, static), X, V)
-
-        return applied
-
-    plain = of_leaves(lambda kernel, X, V: tiled_product(kernel, X, X, V, pairs))
-    halves = of_leaves(lambda kernel, X, V: _by_halves(kernel, X, V, _even(n, side)))
-    # The transpose of that loop would write all of X and V for each of its tiles.
-    return differentiated_as(plain, halves)(*leaves)
+    plain = lambda kernel, X, V: tiled_product(kernel, X, X, V, pairs)
+    if not pays(kernel, X, pairs):
+        return plain(kernel, X, V)
+    return with_derivatives_of(plain, partial(share_of_tiles, pairs=pairs))(kernel, X, V)
 
 
-def _by_halves(kernel: Any, X: Array, V: Array, side: int) -> Array:
-    """K(X, X) V from the square tiles on and above the diagonal."""
+def pays(kernel: Any, X: Array, pairs: int, shares: int = 1) -> bool:
+    """Whether a matrix has so many tiles that to use them twice takes less time."""
+    return len(X) > 2 * shares * _side(kernel, X, pairs)
+
+
+def with_derivatives_of(plain: Product, twice: Product) -> Product:
+    """``twice`` with the derivatives of ``plain``: the transpose of a loop over tiles that are used
+    twice would write all of X and V for each of them."""
+
+    def product(kernel: Any, X: Array, V: Array) -> Array:
+        arrays, static = eqx.partition(kernel, eqx.is_array)
+        leaves, treedef = jax.tree.flatten((arrays, X, V))
+
+        def of_leaves(form: Product) -> Callable[..., Array]:
+            def applied(*leaves: Array) -> Array:
+                arrays, X, V = jax.tree.unflatten(treedef, leaves)
+                return form(eqx.combine(arrays, static), X, V)
+
+            return applied
+
+        return differentiated_as(of_leaves(plain), of_leaves(twice))(*leaves)
+
+    return product
+
+
+def share_of_tiles(
+    kernel: Any, X: Array, V: Array, pairs: int = PAIRS, share: Any = 0, shares: int = 1
+) -> Array:
+    """K(X, X) V from the square tiles on and above the diagonal; or what one of so many ``shares``
+    of them has to add to it."""
+    side = _even(len(X), _side(kernel, X, pairs))
     count = -(-len(X) // side)
     q = V.shape[0] // len(X)
     points = _blocks(X, side)
     vectors = _blocks(V.reshape(len(X), q, -1), side, fill=0.0).reshape(count, side * q, -1)
-    rows, columns = (jnp.asarray(index) for index in np.triu_indices(count))
+    tiles = np.stack(np.triu_indices(count))
+    each = -(-tiles.shape[1] // shares)
+    rows, columns = jnp.asarray(np.pad(tiles, ((0, 0), (0, each * shares - tiles.shape[1]))))
 
     def step(number: Any, total: Array) -> Array:
-        i, j = rows[number], columns[number]
+        tile = number * shares + share
+        i, j = rows[tile], columns[tile]
         T = kernel.matrix(points[i], points[j])
-        total = total.at[i].add(_dot(T, vectors[j]))
-        return total.at[j].add(jnp.where(i == j, 0.0, 1.0) * _dot(T.T, vectors[i]))
+        here, there = tile < tiles.shape[1], i != j  # a tile that fills up the last round adds 0
+        total = total.at[i].add(jnp.where(here, 1.0, 0.0) * _dot(T, vectors[j]))
+        return total.at[j].add(jnp.where(here & there, 1.0, 0.0) * _dot(T.T, vectors[i]))
 
-    total = jax.lax.fori_loop(0, len(rows), step, jnp.zeros_like(vectors))
+    total = jax.lax.fori_loop(0, each, step, jnp.zeros_like(vectors))
     return total.reshape(-1, V.shape[1])[: len(V)]
+
+
+def _side(kernel: Any, X: Array, pairs: int) -> int:
+    """Points on the side of a square tile."""
+    return max(1, math.isqrt(pairs) // _components(kernel, X, X)[0])
 
 
 def _dot(K: Array, V: Array) -> Array:

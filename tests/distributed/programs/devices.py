@@ -49,6 +49,14 @@ for ring in (False, True):
     operator = kernax.KernelOperator(kernel, shared, 0.1, mesh=mesh, ring=ring)
     found = gather(operator @ W)[:7]
     np.testing.assert_allclose(found, np.asarray(kernel.gram(X)) @ V + 0.1 * V, atol=1e-12)
+# The same by tiles of one pair, with its derivatives: the shares of the tiles are added up.
+square_of = lambda kernel, X, V: jnp.sum(jnp.square(kernel.gram(X) @ V))
+dense = jax.grad(square_of, argnums=(0, 2))(kernel, X, jnp.asarray(V))
+operator = kernax.KernelOperator(kernel, shared, 0.0, mesh=mesh, pairs=1)
+of_tiles = lambda operator, V: jnp.sum(jnp.square(operator.product(V)))
+tiles = jax.jit(jax.grad(of_tiles, argnums=(0, 1)))(operator, W)
+np.testing.assert_allclose(tiles[0].kernel.length_scale, dense[0].length_scale, rtol=1e-12)
+np.testing.assert_allclose(gather(tiles[1])[:7], dense[1], rtol=1e-12)
 
 # A checkpoint keeps the whole of a sharded array, and gives it the sharding it is asked for.
 tree = {"rows": shared, "mean": jnp.mean(values[:7]), "half": jnp.ones(3, jnp.bfloat16)}
