@@ -38,9 +38,9 @@ STILL, WINDOW = 0.02, 10
 EVERY = 5
 # The relative residual that a gradient asks of its solves.
 GRADIENT_TOLERANCE = 1e-2
-# Solutions that are kept, and how much of their moves is taken for rounding when they are carried
-# on to the next point.
-KEPT, ROUNDING = 3, 1e-6
+# Solutions that are kept, and how far their moves are damped when they are carried on to the next
+# point: they are as wrong as their tolerance, and large coefficients would make more of that.
+KEPT, DAMPING = 3, 1e-3
 
 
 class Walk(NamedTuple):
@@ -273,13 +273,12 @@ def _step(
 def _carried_on(state: Walk) -> Array:
     """Where the solve at ``state.u`` starts: the solutions there, were they affine in u.
 
-    u is written as near as may be as u_1 + sum_j a_j (u_j - u_1) of the points before; where they
-    lie on a line or none is there yet, the least of such a.
+    u is written as u_1 + sum_j a_j (u_j - u_1) of the points before, as near as small a allow.
     """
     behind = jnp.arange(1, KEPT, dtype=state.step.dtype)
     D = jnp.where(behind < state.step, (state.points[1:] - state.points[:1]).T, 0.0)
     G = _dot(D.T, D)
-    floor = ROUNDING * jnp.trace(G) + jnp.finfo(G.dtype).tiny
+    floor = DAMPING * jnp.trace(G) + jnp.finfo(G.dtype).tiny
     L = jnp.linalg.cholesky(G + floor * jnp.eye(KEPT - 1, dtype=G.dtype))
     a = jax.scipy.linalg.cho_solve((L, True), _dot(D.T, state.u - state.points[0]))
     return _dot(state.solutions, jnp.concatenate([1.0 - jnp.sum(a, keepdims=True), a]))
