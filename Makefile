@@ -41,13 +41,13 @@ lint: .venv/.dev
 	touch $@
 
 .venv/.demo: .venv/.pip pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[plot,mcmc]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[plot,mcmc]'
 	touch $@
 
 .venv/.dev: .venv/.pip pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[plot,mcmc]' --group dev
+	$(BIN)/pip install --quiet --no-compile --editable '.[plot,mcmc]' --group dev
 	touch $@ .venv/.demo
 
 .venv/.bench: .venv/.pip pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[bench]'
 	touch $@

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.optimised
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peaks to be set back")
 def test_estimates_are_near_the_peaks():
     program = Path(__file__).with_name("measured_memory.py")

@@ -20,18 +20,29 @@ X, Y = RNG.normal(size=(4, 2)), RNG.normal(size=(3, 2))
 Y[0] = X[1]
 
 
+def grams(kernel, *calls):
+    """`gram` of each (left, right, X) or (left, right, X, Y): in one program."""
+    each = lambda k: [kx.apply(k, left, right).gram(*points) for left, right, *points in calls]
+    return [np.asarray(K) for K in jax.jit(each)(kernel)]
+
+
 def by_definition(kernel, left, right, X, Y):
     X, Y = jnp.asarray(X), jnp.asarray(Y)
-    left, right = prepared(left, X.dtype), prepared(right, X.dtype)
-    definition = jax.jit(lambda *pairs: _by_definition(kernel, left, right, Pairs(*pairs, True)))
-    kernel = prepared(kernel, X.dtype)
-    entries = definition(X, Y)
-    p, q = len(entries), len(entries[0])
-    K = np.zeros((len(X), p, len(Y), q))
-    for i in range(p):
-        for j in range(q):
-            K[:, i, :, j] = entries[i][j]
+    kernel, left, right = (prepared(part, X.dtype) for part in (kernel, left, right))
+    # Pair by pair, with what an operator has for its row: of one axis less than all with all.
+    i, j = np.divmod(np.arange(len(X) * len(Y)), len(Y))
+    at = lambda operator, rows: jax.tree.map(lambda v: v[rows] if v.ndim else v, operator)
+    entries = _by_definition(kernel, at(left, i), at(right, j), Pairs(X[i], Y[j], False))
+    K = jnp.stack([jnp.stack(row, axis=-1) for row in entries], axis=1)
+    p, q = K.shape[1:]
+    K = K.reshape(len(X), len(Y), p, q).transpose(0, 2, 1, 3)
     return K.reshape(len(X) * p, len(Y) * q)
+
+
+def both_ways(kernel, *calls):
+    """Of each (left, right, X, Y) what `gram` gives and what the definition gives."""
+    want = jax.jit(lambda k: [by_definition(k, *call) for call in calls])(kernel)
+    return zip(grams(kernel, *calls), map(np.asarray, want), strict=True)
 
 
 KERNELS = {
@@ -50,22 +61,16 @@ STRETCH = (lambda x: jnp.sin(x[0])) * D(0) + ID()
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize(
-    ("left", "right"),
-    [(G(), 2.0 * D(0) - 0.3 * LAP()), (D(0) @ D(1), STRETCH)],
-    ids=["gradient", "x-dependent"],
-)
-def test_symbols_give_what_the_definition_gives(name, left, right):
-    K = kx.apply(KERNELS[name], left, right).gram(X, Y)
-    want = by_definition(KERNELS[name], left, right, X, Y)
-    np.testing.assert_allclose(K, want, atol=1e-11 * np.abs(want).max())
+def test_symbols_give_what_the_definition_gives(name):
+    gradient, dependent = (G(), 2.0 * D(0) - 0.3 * LAP(), X, Y), (D(0) @ D(1), STRETCH, X, Y)
+    for K, want in both_ways(KERNELS[name], gradient, dependent):
+        np.testing.assert_allclose(K, want, atol=1e-11 * np.abs(want).max())
 
 
 def test_leibniz_rule_for_a_factor_that_is_differentiated():
     inner = (lambda x: x[0] ** 2 * x[1]) * D(1)
-    K = kx.apply(KERNELS["se"], D(0) @ inner).gram(X, Y)
-    first = kx.apply(KERNELS["se"], D(1)).gram(X, Y)
-    second = kx.apply(KERNELS["se"], D(0) @ D(1)).gram(X, Y)
+    operators = (D(0) @ inner, D(1), D(0) @ D(1))
+    K, first, second = grams(KERNELS["se"], *((left, ID(), X, Y) for left in operators))
     want = (2 * X[:, 0] * X[:, 1])[:, None] * first + (X[:, 0] ** 2 * X[:, 1])[:, None] * second
     np.testing.assert_allclose(K, want, atol=1e-13)
 
@@ -136,15 +141,17 @@ PROFILES = {
 def test_derivatives_up_to_fourth_order_against_mpmath(name):
     kernel, profile, p = PROFILES[name]
     apart = np.array([0.0, 0.05, 0.31, 0.62])
-    for order in range(1, p + 1):
-        K = kx.apply(kernel, D(0, order), D(0, order)).gram(apart, np.zeros(1))[:, 0]
+    orders = range(1, p + 1)
+    found = grams(kernel, *((D(0, n), D(0, n), apart, np.zeros(1)) for n in orders))
+    for order, K in zip(orders, found, strict=True):
         with mpmath.workdps(40):
             want = []
             for t in apart / 0.7:
                 # A one-sided stencil: at 0 the even function has this derivative too.
                 value = mpmath.diff(profile, mpmath.mpf(float(t)), 2 * order, direction=1)
                 want.append(float((-1) ** order * value / mpmath.mpf(0.7) ** (2 * order)))
-        np.testing.assert_allclose(K, want, rtol=1e-7, atol=1e-7 * abs(want[0]), err_msg=order)
+        atol = 1e-7 * abs(want[0])
+        np.testing.assert_allclose(K[:, 0], want, rtol=1e-7, atol=atol, err_msg=order)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +231,10 @@ LINE, OTHER = X[:, :1], np.concatenate([X[1:2, :1], Y[1:, :1]])
     ],
     ids=lambda kernel: f"{kernel:.2g}",
 )
-@pytest.mark.parametrize("right", [ID(), J(-0.3, 0.8), J([-1.0, 0.1, 0.2], [-0.5, 1.3, 0.20001])])
-def test_integrals_in_closed_form_give_what_quadrature_gives(kernel, right):
-    K = kx.apply(kernel, LONG, right).gram(LINE, OTHER)
-    want = by_definition(kernel, LONG, right, LINE, OTHER)
-    np.testing.assert_allclose(K, want, rtol=1e-9)
+def test_integrals_in_closed_form_give_what_quadrature_gives(kernel):
+    rights = ID(), J(-0.3, 0.8), J([-1.0, 0.1, 0.2], [-0.5, 1.3, 0.20001])
+    for K, want in both_ways(kernel, *((LONG, right, LINE, OTHER) for right in rights)):
+        np.testing.assert_allclose(K, want, rtol=1e-9)
 
 
 def test_integrals_against_scipy():
@@ -236,13 +242,17 @@ def test_integrals_against_scipy():
     f = lambda s, t: float(
         (1 + np.sqrt(3) * abs(s - t) / 0.7) * np.exp(-np.sqrt(3) * abs(s - t) / 0.7)
     )
-    one = kx.apply(k, right=J(-0.4, 1.1)).gram(np.array([0.3]), np.zeros(1))[0, 0]
-    np.testing.assert_allclose(
-        one, quad(lambda t: f(0.3, t), -0.4, 1.1, points=[0.3])[0], rtol=1e-12
+    origin = np.zeros(1)
+    one, both, mean = grams(
+        k,
+        (ID(), J(-0.4, 1.1), np.array([0.3]), origin),
+        (J(-0.4, 1.1), J(0.2, 0.9), origin, origin),
+        (kx.Average(-0.4, 1.1), J(0.2, 0.9), origin, origin),
     )
-    both = kx.apply(k, J(-0.4, 1.1), J(0.2, 0.9)).gram(np.zeros(1))[0, 0]
-    np.testing.assert_allclose(both, dblquad(f, -0.4, 1.1, 0.2, 0.9)[0], rtol=1e-7)
-    mean = kx.apply(k, kx.Average(-0.4, 1.1), J(0.2, 0.9)).gram(np.zeros(1))[0, 0]
+    np.testing.assert_allclose(
+        one[0, 0], quad(lambda t: f(0.3, t), -0.4, 1.1, points=[0.3])[0], rtol=1e-12
+    )
+    np.testing.assert_allclose(both[0, 0], dblquad(f, -0.4, 1.1, 0.2, 0.9)[0], rtol=1e-7)
     np.testing.assert_allclose(1.5 * mean, both, rtol=1e-14)
 
 
@@ -250,7 +260,8 @@ def test_a_joint_matrix_of_values_slopes_and_integrals_is_positive_definite():
     k = kx.SEKernel(0.7)
     operators = [ID(), D(0), J(-0.4, 1.1), LAP()]
     points = np.linspace(-1, 1, 3)
-    blocks = [[np.asarray(kx.apply(k, a, b).gram(points)) for b in operators] for a in operators]
+    entries = iter(grams(k, *((a, b, points) for a in operators for b in operators)))
+    blocks = [[next(entries) for _ in operators] for _ in operators]
     blocks[2] = [row[:1] for row in blocks[2]]  # one integral, not three times the same
     blocks = [[*row[:2], row[2][:, :1], row[3]] for row in blocks]
     K = np.block(blocks)
@@ -275,15 +286,18 @@ def test_padding_masks_batches_and_transformations():
     for i, scale in enumerate((0.7, 1.9)):
         one = kx.apply(kx.SEKernel(scale), G(), LAP()).gram(X, Y)
         np.testing.assert_allclose(K[i], one, atol=1e-13)
-    slope = jax.jit(jax.grad(lambda s: kx.apply(kx.SEKernel(s), G(), G()).gram(X).sum()))(0.7)
-    total = lambda s: float(kx.apply(kx.SEKernel(s), G(), G()).gram(X).sum())
-    np.testing.assert_allclose(slope, (total(0.7 + 1e-6) - total(0.7 - 1e-6)) / 2e-6, rtol=1e-7)
+    total = lambda s: kx.apply(kx.SEKernel(s), G(), G()).gram(X).sum()
+    total = jax.jit(jax.value_and_grad(total))
+    difference = total(0.7 + 1e-6)[0] - total(0.7 - 1e-6)[0]
+    np.testing.assert_allclose(total(0.7)[1], difference / 2e-6, rtol=1e-7)
 
 
 def test_diagonals_are_those_of_the_matrix():
     for kernel, operator in ((KERNELS["se"], G()), (KERNELS["composite"], D(1) + 0.3 * LAP())):
-        applied = kx.apply(kernel, operator, operator)
-        np.testing.assert_allclose(applied.diagonal(X), np.diag(applied.gram(X)), rtol=1e-12)
+        applied = lambda k, operator=operator: kx.apply(k, operator, operator)
+        both = jax.jit(lambda k, of=applied: (of(k).diagonal(X), of(k).gram(X)))
+        diagonal, K = both(kernel)
+        np.testing.assert_allclose(diagonal, np.diag(K), rtol=1e-12)
     with pytest.raises(kx.ParameterError, match="one operator on both sides"):
         kx.apply(KERNELS["se"], G(), LAP()).diagonal(X)
 

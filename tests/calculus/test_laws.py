@@ -1,5 +1,6 @@
 """Laws of operators on kernels: linearity, composition, symmetry, joint covariances, draws."""
 
+import math
 import warnings
 
 import jax
@@ -41,6 +42,12 @@ def over(*names):
 
 def gram(k, left, right, X=X, Y=Y):
     return np.asarray(kx.apply(k, left, right).gram(X, Y))
+
+
+def grams(k, *calls):
+    """`gram` of each (left, right, X, Y): in one program."""
+    each = lambda k: [kx.apply(k, left, right).gram(*points) for left, right, *points in calls]
+    return [np.asarray(K) for K in jax.jit(each)(k)]
 
 
 def uncompiled(k, left, right):
@@ -135,8 +142,9 @@ def test_identities(k, name):
 @over("se", "ard")
 def test_the_integral_of_a_slope_is_a_difference(k):
     ends = [np.stack([np.full(4, end), X[:, 1]], axis=1) for end in (1.1, -0.4)]
-    K = [gram(k, ID, D(1), end) for end in ends]
-    agree(gram(k, J(-0.4, 1.1) @ D(0), D(1)), K[0] - K[1], of=K)
+    calls = [(ID, D(1), end, Y) for end in ends]
+    found, *K = grams(k, (J(-0.4, 1.1) @ D(0), D(1), X, Y), *calls)
+    agree(found, K[0] - K[1], of=K)
 
 
 @over("matern52", "sum")
@@ -155,7 +163,9 @@ def test_components_of_gradients(k):
 @pytest.mark.parametrize("part", [kx.SEKernel(), kx.PeriodicKernel()], ids=["se", "periodic"])
 def test_a_part_that_does_not_read_a_dimension_has_no_slope_along_it(part):
     reads = lambda dim: kx.ActiveDimsKernel(part, [dim])
-    agree(gram(reads(0) + reads(1), D(0), ID), gram(reads(0), D(0), ID))
+    whole, one = reads(0) + reads(1), reads(0)
+    both = jax.jit(lambda *kernels: [kx.apply(k, D(0), ID).gram(X, Y) for k in kernels])
+    agree(*map(np.asarray, both(whole, one)))
 
 
 ROWS = J([-0.4, 0.1, 0.3, 0.3], [1.1, 0.7, 0.9, 0.9], 1)  # a stretch for each row of X, two equal
@@ -181,12 +191,20 @@ def test_exchanging_both_sides_transposes(k, name):
 def test_values_gradients_and_integrals_are_jointly_definite(k):
     """At points, and over stretches, some of which are the same."""
     sites = (ID, G, ROWS)
-    K = {(a, b): gram(k, sites[a], sites[b], X, X) for a in range(3) for b in range(a, 3)}
+    upper = [(a, b) for a in range(3) for b in range(a, 3)]
+
+    @jax.jit
+    def everything(k):
+        entries = [kx.apply(k, sites[a], sites[b]).gram(X, X) for a, b in upper]
+        return entries, kx.apply(k, ROWS, ROWS).diagonal(X)
+
+    entries, diagonal = everything(k)
+    K = {pair: np.asarray(entry) for pair, entry in zip(upper, entries, strict=True)}
     K = np.block([[K[a, b] if a <= b else K[b, a].T for b in range(3)] for a in range(3)])
     agree(K, K.T, rtol=1e-13)
     values = np.linalg.eigvalsh(K)
     assert values[0] >= -1e-10 * values[-1]
-    agree(kx.apply(k, ROWS, ROWS).diagonal(X), np.diag(K)[-4:], rtol=1e-13)
+    agree(diagonal, np.diag(K)[-4:], rtol=1e-13)
 
 
 H = 2.0**-9
@@ -205,9 +223,10 @@ def differences(function, X, dim, order):
 def test_derivatives_are_those_of_differences(k, other):
     plain = lambda X: gram(k, ID, other, X)
     first, second = ([differences(plain, X, dim, n) for dim in range(2)] for n in (1, 2))
-    agree(gram(k, G, other), np.stack(first, axis=1).reshape(8, 3), rtol=1e-8)
-    agree(gram(k, D(1), other), first[1], rtol=1e-8)
-    agree(gram(k, LAP, other), second[0] + second[1], rtol=1e-5)
+    slopes, slope, bend = grams(k, *((left, other, X, Y) for left in (G, D(1), LAP)))
+    agree(slopes, np.stack(first, axis=1).reshape(8, 3), rtol=1e-8)
+    agree(slope, first[1], rtol=1e-8)
+    agree(bend, second[0] + second[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -238,20 +257,24 @@ inexact = pytest.mark.xfail(strict=True, reason="rougher than a kink in one poin
     ids=["product", "kink", "support", "cusp", "passing near a kink"],
 )
 def test_quadrature_against_scipy(k, apart, places):
-    f = jax.jit(k.pairwise)
     x, y = jnp.array([apart, 9.0]), jnp.array([0.0, 0.3])
-    value = lambda t: float(f(x.at[1].set(t), y))
-    want = quad(value, -0.4, 1.1, points=places or None, epsabs=1e-13, limit=200)[0]
+    f = jax.jit(lambda t: k.pairwise(x.at[1].set(t), y))
+    want = quad(lambda t: float(f(t)), -0.4, 1.1, points=places or None, epsabs=1e-13, limit=200)[0]
     found = gram(k, J(-0.4, 1.1, 1), ID, x[None], y[None])
     np.testing.assert_allclose(found[0, 0], want, rtol=1e-10)
 
 
-@over("se", "rational quadratic")
-def test_integrals_over_two_dimensions_against_scipy(k):
+FORMULAS = {
+    "se": lambda a, b: math.exp(-0.5 * ((a / 0.7) ** 2 + (b / 1.3) ** 2)),
+    "rational quadratic": lambda a, b: (1 + (a**2 + b**2) / (2 * 1.7 * 0.6**2)) ** -1.7,
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_integrals_over_two_dimensions_against_scipy(name):
     """Of f(s, x_1) over s with those of f(y_0, t) over t."""
-    f = jax.jit(k.pairwise)
-    x, y = jnp.array([9.0, 0.3]), jnp.array([-0.2, 9.0])
-    value = lambda t, s: float(f(x.at[0].set(s), y.at[1].set(t)))
+    k, x, y = KERNELS[name], jnp.array([9.0, 0.3]), jnp.array([-0.2, 9.0])
+    value = lambda t, s: FORMULAS[name](s + 0.2, 0.3 - t)
     want = dblquad(value, -0.4, 1.1, 0.2, 0.9)[0]
     found = gram(k, J(-0.4, 1.1), J(0.2, 0.9, 1), x[None], y[None])
     np.testing.assert_allclose(found[0, 0], want, rtol=1e-11)
@@ -275,13 +298,21 @@ def values_and_slopes(values, slopes):
 def test_the_joint_law_of_values_and_slopes_is_that_of_differences(k):
     posterior = conditioned(k)
     points, both = values_and_slopes(AT, AT)
-    C = posterior.covariance(points, operator=both)
     near = np.concatenate([AT, AT + H, AT - H])
     T = np.kron([[1, 0, 0], [0, 1 / (2 * H), -1 / (2 * H)]], np.eye(4))
-    agree(C, T @ np.asarray(posterior.covariance(near)) @ T.T, rtol=20 * H**2)
-    agree(posterior.mean(points, operator=both), T @ np.asarray(posterior.mean(near)), rtol=H**2)
-    agree(posterior.covariance(AT, operator=D(0)), C[4:, 4:], rtol=1e-12)
-    agree(posterior.variance(AT, operator=D(0)), np.diag(C)[4:], rtol=1e-12)
+
+    @jax.jit
+    def everything(points, near, at):
+        joint, plain, slope = (points, both), (near, ID), (at, D(0))
+        C = [posterior.covariance(x, operator=of) for x, of in (joint, plain, slope)]
+        means = [posterior.mean(x, operator=of) for x, of in (joint, plain)]
+        return C, means, posterior.variance(at, operator=D(0))
+
+    (C, values, slopes), means, variance = everything(points, near, AT)
+    agree(C, T @ np.asarray(values) @ T.T, rtol=20 * H**2)
+    agree(means[0], T @ np.asarray(means[1]), rtol=H**2)
+    agree(slopes, C[4:, 4:], rtol=1e-12)
+    agree(variance, np.diag(C)[4:], rtol=1e-12)
 
 
 def test_slopes_in_a_draw_are_those_of_its_values():

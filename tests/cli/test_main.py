@@ -221,7 +221,7 @@ def start(*arguments):
     )
 
 
-def test_the_process(folder):
+def test_the_process(folder, run):
     wrong = ["fit", "none.csv", *FIT[2:], "SE(1)"]
     with start("kernels") as listing, start("kernels") as closed:
         # As in `kernax kernels | head`: nobody reads any more.
@@ -231,11 +231,11 @@ def test_the_process(folder):
         assert closed.stderr.read() == ""
     assert (listing.returncode, err) == (0, "")
     assert out.startswith("SE(length_scale=1.0)\n")
-    with start(*wrong) as error, start(*wrong, "--debug") as debug:
+    with start(*wrong) as error:
         out, err = error.communicate(timeout=60)
-        traced = debug.communicate(timeout=60)
     assert (error.returncode, out) == (2, "")
     assert err == "kernax: error: none.csv: No such file or directory\n"
-    assert (debug.returncode, traced[0]) == (2, "")
-    assert traced[1].startswith("Traceback (most recent call last):\n")
-    assert traced[1].endswith(err)
+    code, out, traced = run(*wrong, "--debug")
+    assert (code, out) == (2, "")
+    assert traced.startswith("Traceback (most recent call last):\n")
+    assert traced.endswith(err)

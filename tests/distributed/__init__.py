@@ -1,13 +1,14 @@
 """Several processes: rows shared out, checkpoints, clusters on one machine."""
 
+import os
 from pathlib import Path
 
 from kernax.distributed import local_cluster
 
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster" / "fit_sharded.py"
-# Compilation takes most of the time of a program.
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+# Compilation takes most of the time of a program: as for other tests, it is to take little.
+QUICK = {"XLA_FLAGS": os.environ.get("XLA_FLAGS") or "--xla_backend_optimization_level=0"}
 
 
 def run(processes, program, *arguments, **options):

@@ -20,6 +20,12 @@ BLOCKS = [(ID, VALUES, y), (G, SLOPES, dy, np.full(4, 2e-3)), (SECOND, VALUES, c
 GP = kx.GaussianProcess(KERNEL, 0.01, mean=lambda X: 0.3 * X[:, 0] ** 2)
 
 
+def grams(*sides):
+    """Covariances of one side with another, of operators and their points: in one program."""
+    each = lambda k: [kx.apply(k, a, b).gram(A, B) for (a, A), (b, B) in sides]
+    return [np.asarray(K) for K in jax.jit(each)(KERNEL)]
+
+
 @pytest.fixture(scope="module")
 def posterior():
     return GP.condition(BLOCKS)
@@ -29,9 +35,8 @@ def posterior():
 def dense():
     """The covariance with noise, and y less its mean."""
     sites = [(op, X) for op, X, *_ in BLOCKS]
-    K = np.block(
-        [[np.asarray(kx.apply(KERNEL, a, b).gram(A, B)) for b, B in sites] for a, A in sites]
-    )
+    entries = iter(grams(*((a, b) for a in sites for b in sites)))
+    K = np.block([[next(entries) for _ in sites] for _ in sites])
     noise = np.concatenate([np.full(6, 0.01), np.full(8, 2e-3), np.full(6, 1e-2)])
     slopes = np.stack([0.6 * SLOPES[:, 0], 0.0 * SLOPES[:, 0]], axis=1)
     mean = np.concatenate([0.3 * VALUES[:, 0] ** 2, slopes.ravel(), np.full(6, 1.2)])
@@ -55,20 +60,27 @@ def test_likelihood(posterior, dense):
 )
 def test_predictions(posterior, dense, operator, prior, shape):
     K, residual = dense
-    rows = [np.asarray(kx.apply(KERNEL, operator, b).gram(POINTS, B)) for b, B, *_ in BLOCKS]
+    at = operator, POINTS
+    *rows, own = grams(*((at, site[:2]) for site in BLOCKS), (at, at))
     C = np.concatenate(rows, axis=1)
-    own = np.asarray(kx.apply(KERNEL, operator, operator).gram(POINTS))
     covariance = own - C @ np.linalg.solve(K, C.T)
-    mean = posterior.mean(POINTS, operator=operator)
+
+    @jax.jit  # what they have in common is compiled once
+    def predictions(points):
+        return (
+            posterior.mean(points, operator=operator),
+            posterior.variance(points, operator=operator),
+            posterior.covariance(points, operator=operator),
+            posterior.sample(jax.random.key(0), points, (2000,), operator=operator),
+        )
+
+    mean, variance, found, draws = predictions(POINTS)
     assert mean.shape == shape
     np.testing.assert_allclose(
         mean, (C @ np.linalg.solve(K, residual)).reshape(shape) + prior, rtol=1e-9
     )
-    variance = posterior.variance(POINTS, operator=operator)
     np.testing.assert_allclose(variance, np.diag(covariance).reshape(shape), rtol=1e-8)
-    found = posterior.covariance(POINTS, operator=operator)
     np.testing.assert_allclose(found, covariance, atol=1e-11)
-    draws = posterior.sample(jax.random.key(0), POINTS, (2000,), operator=operator)
     assert draws.shape == (2000, *shape)
     error = np.sqrt(np.asarray(variance) / 2000)
     assert (np.abs(np.asarray(draws).mean(axis=0) - mean) < 5 * error).all()
@@ -99,14 +111,16 @@ def test_operators_follow_data_that_were_centred_in_64_bits(x64_off):
         np.testing.assert_allclose(found, near.mean(at, operator=there), atol=2e-3)
 
 
-def test_fit_and_gradient():
+def test_fit_and_gradient(dense):
     gp = kx.GaussianProcess(KERNEL, 0.01)
-    loss = lambda s: -gp.replace(**{"kernel.left_kernel.value": s}).log_marginal_likelihood(BLOCKS)
-    slope = jax.grad(loss)(1.5)
-    np.testing.assert_allclose(slope, (loss(1.5 + 1e-5) - loss(1.5 - 1e-5)) / 2e-5, rtol=1e-6)
+    at = lambda s: gp.replace(**{"kernel.left_kernel.value": s})
+    loss = jax.jit(jax.value_and_grad(lambda s: -at(s).log_marginal_likelihood(BLOCKS)))
+    difference = loss(1.5 + 1e-5)[0] - loss(1.5 - 1e-5)[0]
+    np.testing.assert_allclose(loss(1.5)[1], difference / 2e-5, rtol=1e-6)
     result = kx.fit(gp, BLOCKS[:2], fixed="noise_variance", progress=False)
     assert result.converged
-    assert result.loss < -gp.log_marginal_likelihood(BLOCKS[:2])
+    start = multivariate_normal(np.zeros(14), dense[0][:14, :14])
+    assert result.loss < -start.logpdf(np.concatenate([y, dy.ravel()]))
 
 
 def test_padding_and_batches(posterior):

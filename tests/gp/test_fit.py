@@ -150,15 +150,18 @@ def test_with_priors_it_is_the_mode_in_free_space():
         "mean.value": dist.Normal(0.5, 0.1),
     }
 
+    known = (
+        stats.uniform(0, 2),
+        stats.gamma(3, scale=1 / 2),
+        stats.lognorm(0.5, scale=np.exp(-2.0)),
+        stats.norm(0.5, 0.1),
+    )
+
     def minus_log_posterior(u):
         weight, scale, noise = 2 / (1 + np.exp(-u[0])), np.exp(u[1]), np.exp(u[2])
         jacobian = np.log(weight * (2 - weight) / 2) + u[1] + u[2]
-        log_prior = (
-            stats.uniform(0, 2).logpdf(weight)
-            + stats.gamma(3, scale=1 / 2).logpdf(scale)
-            + stats.lognorm(0.5, scale=np.exp(-2.0)).logpdf(noise)
-            + stats.norm(0.5, 0.1).logpdf(u[3])
-        )
+        each = zip(known, (weight, scale, noise, u[3]), strict=True)
+        log_prior = sum(prior.logpdf(value) for prior, value in each)
         return minus_log_likelihood((weight, scale, noise), mean=u[3]) - log_prior - jacobian
 
     best = minimum(minus_log_posterior, np.array([-1.0, -0.3, -2.3, 0.0]))

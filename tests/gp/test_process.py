@@ -106,18 +106,23 @@ def test_extreme_variances_in_float32(scale):
 
 def test_gradient_against_differences_and_forward_mode():
     gp = kx.GaussianProcess(1.5 * kx.SEKernel([0.8, 1.3]), 0.1, mean=kx.ConstantMean(0.2))
-    f = jax.jit(lambda gp: gp.log_marginal_likelihood(X, Y))
-    gradient = jax.grad(f)(gp).hyperparameters
+    f = lambda gp: gp.log_marginal_likelihood(X, Y)
+
+    @jax.jit
+    def everything(gp):
+        tangent = jax.tree.map(jnp.ones_like, gp)
+        return f(gp), jax.grad(f)(gp), jax.jvp(f, (gp,), (tangent,))[1]
+
+    _, slopes, forward = everything(gp)
+    gradient = slopes.hyperparameters
     assert len(gradient) == 4
     for path, value in gp.hyperparameters.items():
         for i in range(value.size):
             h = np.zeros(value.size)
             h[i] = 1e-5
             h = h.reshape(value.shape)
-            up, down = (f(gp.replace(**{path: value + s * h})) for s in (1, -1))
+            up, down = (everything(gp.replace(**{path: value + s * h}))[0] for s in (1, -1))
             np.testing.assert_allclose(gradient[path].ravel()[i], (up - down) / 2e-5, rtol=1e-6)
-    tangent = jax.tree.map(jnp.ones_like, gp)
-    forward = jax.jvp(f, (gp,), (tangent,))[1]
     total = sum(np.sum(slope) for slope in gradient.values())
     np.testing.assert_allclose(forward, total, rtol=1e-12)
 
@@ -125,7 +130,8 @@ def test_gradient_against_differences_and_forward_mode():
 def test_jitter_is_no_part_of_the_gradient():
     f = lambda gp: gp.log_marginal_likelihood(np.vstack([X[:3], X[:3]]), Y)
     c = 6 * EPS * 1.5
-    singular, shifted = (jax.value_and_grad(f)(GP.replace(noise_variance=v)) for v in (0.0, c))
+    slope = jax.jit(jax.value_and_grad(f))
+    singular, shifted = (slope(GP.replace(noise_variance=v)) for v in (0.0, c))
     assert singular[0] == shifted[0]
     for path, slope in singular[1].hyperparameters.items():
         assert np.isfinite(slope)
@@ -195,7 +201,10 @@ def test_nan_is_padding_unless_it_is_to_raise():
 
 
 def test_padding_changes_nothing():
-    unpadded, gradient = jax.value_and_grad(lambda gp: gp.log_marginal_likelihood(X, Y))(GP)
+    slopes = lambda *of, **mask: jax.jit(
+        jax.value_and_grad(lambda gp: gp.log_marginal_likelihood(*of, **mask))
+    )(GP)
+    unpadded, gradient = slopes(X, Y)
     for rows in ([0, 3, 8], [6, 7, 8]):
         mask = ~np.isin(np.arange(9), rows)
         values = []
@@ -208,7 +217,7 @@ def test_padding_changes_nothing():
         np.testing.assert_allclose(values[0], unpadded, rtol=1e-13)
     Xp[~mask], yp[~mask] = np.nan, np.nan
     np.testing.assert_allclose(GP.log_marginal_likelihood(Xp, yp), unpadded, rtol=1e-13)
-    ours = jax.grad(lambda gp: gp.log_marginal_likelihood(Xp, yp, mask=mask))(GP)
+    ours = slopes(Xp, yp, mask=mask)[1]
     for path, slope in ours.hyperparameters.items():
         np.testing.assert_allclose(slope, gradient.hyperparameters[path], rtol=1e-12)
     np.testing.assert_array_equal(
@@ -222,7 +231,7 @@ def test_no_points_at_all():
     assert not np.signbit(value)
     assert SE.gram(np.zeros((0, 2))).shape == (0, 0)
     f = lambda gp: gp.log_marginal_likelihood(X, Y, mask=np.zeros(6, bool))
-    value, gradient = jax.value_and_grad(f)(GP)
+    value, gradient = jax.jit(jax.value_and_grad(f))(GP)
     assert value == 0.0
     assert all(slope == 0.0 for slope in gradient.hyperparameters.values())
 

@@ -72,13 +72,18 @@ def test_derivatives_at_coincident_points_are_those_by_hand():
     np.testing.assert_allclose(mixed, np.eye(2) / scale**2 + np.outer(g, g), rtol=1e-13)
 
 
+@jax.jit
+def slopes_of_the_sum(k, X):
+    return jax.grad(lambda k, X: jnp.sum(k.gram(X)), argnums=(0, 1))(k, X)
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_extreme_length_scales_in_float32(scale):
     X = jnp.asarray([[0.0], [1.0], [1.0]], jnp.float32)
     k = GIBBS(T.LogLinear(np.float32(0), np.float32(np.log(scale))))
     far = np.float32(scale > 1)
     np.testing.assert_array_equal(k.gram(X), [[1, far, far], [far, 1, 1], [far, 1, 1]])
-    slopes, points = jax.jit(jax.grad(lambda k, X: jnp.sum(k.gram(X)), argnums=(0, 1)))(k, X)
+    slopes, points = slopes_of_the_sum(k, X)
     np.testing.assert_allclose(points, 0.0, atol=1e-20)
     for slope in slopes.hyperparameters.values():
         np.testing.assert_allclose(slope, 0.0, atol=1e-5)
@@ -86,13 +91,13 @@ def test_extreme_length_scales_in_float32(scale):
 
 def test_length_scales_far_apart_have_finite_derivatives():
     # 5e18 at one point and 2e-25 at the other: neither their squares nor 2 l l' / l^2 are numbers.
-    X = jnp.stack([jnp.zeros(8), jnp.ones(8)]).astype(jnp.float32)
-    rows = -100 * np.eye(8, dtype=np.float32)
+    X = np.stack([np.zeros(3, np.float32), np.ones(3, np.float32)])
+    rows = -100 * np.eye(3, dtype=np.float32)
     for weights in (rows, rows[0]):
         k = GIBBS(T.LogLinear(weights, np.float32(43)))
         K, gradient = jax.jit(jax.value_and_grad(lambda k: jnp.sum(k.gram(X))))(k)
         assert K == 2.0
-        assert all(bool(jnp.isfinite(g).all()) for g in gradient.hyperparameters.values())
+        assert all(np.isfinite(g).all() for g in gradient.hyperparameters.values())
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
@@ -247,20 +252,21 @@ def test_a_complex_image():
 def test_a_function_leaves_the_kernel_an_argument_of_jit():
     X = np.random.default_rng(0).normal(size=(4, 2))
     for k in (WARPED(SE(0.7), plus_one_each), GIBBS(plus_one) * SE(0.7)):
-        np.testing.assert_allclose(jax.jit(lambda k: k.gram(X))(k), k.gram(X), rtol=1e-13)
-        slope = jax.grad(lambda k: jnp.sum(k.gram(X)))(k)
+        total = lambda k: (jnp.sum(K := k.gram(X)), K)
+        (_, K), slope = jax.jit(jax.value_and_grad(total, has_aux=True))(k)
+        np.testing.assert_allclose(K, k.gram(X), rtol=1e-13)
         assert np.isfinite(next(iter(slope.hyperparameters.values())))
         assert pickle.loads(pickle.dumps(k)).equals(k)
 
 
 def test_what_a_function_closes_over_has_derivatives():
     f = lambda s: WARPED(SE(), lambda x: s * x)(0.0, 1.0)
-    np.testing.assert_allclose(jax.grad(f)(1.3), -1.3 * np.exp(-(1.3**2) / 2), rtol=1e-13)
+    np.testing.assert_allclose(jax.jit(jax.grad(f))(1.3), -1.3 * np.exp(-(1.3**2) / 2), rtol=1e-13)
 
 
 def test_derivatives_pass_through_the_map():
     k, (x, y) = WARPED(SE(0.7), lambda x: x**3), (0.4, 0.9)
     slope = -(x**3 - y**3) / 0.7**2 * 3 * x**2 * float(k(x, y))
     np.testing.assert_allclose(k.gradient([x], [y])[0, 0], [slope], rtol=1e-13)
-    second = jax.grad(jax.grad(lambda x, y: k(x, y), 0), 1)(x, x)
+    second = jax.jit(jax.grad(jax.grad(lambda x, y: k(x, y), 0), 1))(x, x)
     np.testing.assert_allclose(second, (3 * x**2 / 0.7) ** 2, rtol=1e-13)

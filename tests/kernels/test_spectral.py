@@ -117,18 +117,21 @@ DIFFERENTIATED = {
 @pytest.mark.parametrize("name", DIFFERENTIATED)
 def test_densities_are_differentiable(name):
     kernel = DIFFERENTIATED[name]
-    omega = jnp.asarray([[0.0, 0.0], [0.4, -1.1], [2.0, 0.3]])
-    f = jax.jit(lambda values, omega: kx.spectral_density(kernel.replace(**values), omega))
-    total = lambda values, omega: jnp.sum(jnp.asarray([1.0, 2.0, 3.0]) * f(values, omega))
-    values = kernel.hyperparameters
-    gradient, slope = jax.grad(total, (0, 1))(values, omega)
+    omega = np.asarray([[0.0, 0.0], [0.4, -1.1], [2.0, 0.3]])
+    f = lambda values, omega: kx.spectral_density(kernel.replace(**values), omega)
+    weighted = lambda values, omega: jnp.sum(jnp.asarray([1.0, 2.0, 3.0]) * f(values, omega))
+    both = jax.jit(jax.value_and_grad(weighted, (0, 1)))
+    total = lambda *at: both(*at)[0]
+    values = {path: np.asarray(value) for path, value in kernel.hyperparameters.items()}
+    gradient, slope = both(values, omega)[1]
     for path, value in values.items():
         along = np.cos(np.arange(value.size)).reshape(value.shape)
         above, below = (total(values | {path: value + h * along}, omega) for h in (1e-5, -1e-5))
         np.testing.assert_allclose(
             np.sum(gradient[path] * along), (above - below) / 2e-5, rtol=1e-7
         )
-    above, below = (total(values, omega.at[1, 0].add(h)) for h in (1e-5, -1e-5))
+    step = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    above, below = (total(values, omega + h * step) for h in (1e-5, -1e-5))
     np.testing.assert_allclose(slope[1, 0], (above - below) / 2e-5, rtol=1e-7)
     np.testing.assert_allclose(slope[0], 0.0, atol=1e-12)
 
@@ -141,14 +144,14 @@ def test_densities_in_single_precision_in_batches_and_with_padding():
     small = kx.spectral_density(single, omega.astype(np.float32))
     assert small.dtype == jnp.float32
     np.testing.assert_allclose(small, S, rtol=2e-5)
-    padded = kx.spectral_density(kernel, np.insert(omega, 1, np.nan, axis=0))
-    np.testing.assert_allclose(np.delete(padded, 1), S, rtol=1e-14)
+    padded = kx.spectral_density(kernel, np.where([[False], [True], [False]], np.nan, omega))
+    np.testing.assert_allclose(np.delete(padded, 1), np.delete(S, 1), rtol=1e-14)
     assert np.isnan(padded[1])
     batch = kx.BatchKernel(kernel, 3, 0).replace(alpha=jnp.asarray([1.3, 2.0, 3.0]))
-    values = kx.spectral_density(batch, omega)
+    values = np.asarray(kx.spectral_density(batch, omega))
     np.testing.assert_allclose(values[0], S, rtol=1e-12)
     np.testing.assert_allclose(values[2], kx.spectral_density(batch[2], omega), rtol=1e-12)
-    huge = kx.spectral_density(single, np.full((1, 2), 1e30, np.float32))
+    huge = kx.spectral_density(single, np.full((3, 2), 1e30, np.float32))
     np.testing.assert_array_equal(huge, 0.0)
     from kernax.kernels import _spectral_density
 

@@ -15,9 +15,8 @@ EPS32 = np.finfo(np.float32).eps
 
 def factor(A):
     """L and c of a NumPy matrix, as the callers in the package ask for them."""
-    A = jnp.asarray(A)
-    scale = jnp.mean(jnp.diagonal(A)) if len(A) else jnp.ones((), A.dtype)
-    L, c = jax.jit(cholesky)(A, jnp.asarray(len(A), A.dtype), scale)
+    scale = np.mean(np.diag(A)) if len(A) else np.ones((), A.dtype)
+    L, c = jax.jit(cholesky)(A, np.asarray(len(A), A.dtype), scale)
     return np.asarray(L), float(c)
 
 
@@ -125,14 +124,20 @@ def test_float32_points_close_together():
 def test_each_item_of_a_batch_gets_its_own_jitter():
     positive = with_condition(3, 100.0)
     singular, indefinite = np.ones((3, 3)), np.array([[1.0, 2, 0], [2, 1, 0], [0, 0, 1]])
-    A = jnp.asarray(np.stack([positive, singular, indefinite]))
-    scale = jnp.mean(jnp.diagonal(A, axis1=1, axis2=2), axis=1)
-    L, c = jax.vmap(cholesky)(A, jnp.full(3, 3.0), scale)
+    A = np.stack([positive, singular, indefinite])
+    scale = np.mean(np.diagonal(A, axis1=1, axis2=2), axis=1)
+
+    @jax.jit
+    @jax.vmap
+    def each(A, n, scale):
+        L, c = cholesky(A, n, scale)
+        return L, c, status_of(L[-1, -1], c, n)
+
+    L, c, status = each(A, np.full(3, 3.0), scale)
     np.testing.assert_array_equal(L[0], factor(positive)[0])
     np.testing.assert_array_equal(L[1], factor(singular)[0])
     assert np.isnan(L[2][-1, -1])
     np.testing.assert_allclose(c, [0.0, 3 * EPS, 300 * EPS], rtol=1e-12)
-    status = jax.vmap(status_of)(L[:, -1, -1], c, jnp.full(3, 3.0))
     assert status.tolist() == [Status.OK, Status.JITTERED, Status.NOT_PSD]
     assert status_of(jnp.array(0.0), jnp.array(0.0), jnp.array(0.0)) == Status.EMPTY
 
@@ -154,12 +159,17 @@ def test_derivative_of_the_factor():
     A, rng = with_condition(4, 20.0), np.random.default_rng(2)
     dA = rng.normal(size=(4, 4))
     dA = dA + dA.T
-    constants = (jnp.asarray(4.0), jnp.asarray(1.0))
     plain = lambda A: jnp.linalg.cholesky(A, symmetrize_input=False)
+
+    @jax.jit
+    def derivatives(A, tangent):
+        n, scale = jnp.asarray(4.0), jnp.asarray(1.0)
+        ours = jax.jvp(lambda A: cholesky(A, n, scale), (A,), (tangent,))[1]
+        return *ours, jax.jvp(plain, (A,), (tangent,))[1]
+
     for tangent in (dA, np.diag([1.0, 0, 0, 0])):
-        pair = (jnp.asarray(A),), (jnp.asarray(tangent),)
-        (_, _), (dL, dc) = jax.jvp(lambda A: cholesky(A, *constants), *pair)
-        np.testing.assert_allclose(dL, jax.jvp(plain, *pair)[1], rtol=1e-12, atol=1e-13)
+        dL, dc, expected = derivatives(A, tangent)
+        np.testing.assert_allclose(dL, expected, rtol=1e-12, atol=1e-13)
         h = 1e-6
         difference = (np.linalg.cholesky(A + h * tangent) - np.linalg.cholesky(A - h * tangent)) / h
         np.testing.assert_allclose(dL, difference / 2, rtol=1e-6, atol=1e-8)
@@ -168,18 +178,18 @@ def test_derivative_of_the_factor():
 
 def test_jitter_is_a_constant_to_derivatives():
     """Where c was added, the gradient is the one at K + c I, and no part of it is due to c."""
-    K, y = jnp.ones((3, 3)), jnp.array([1.0, 0.5, -0.2])
-    n, one = jnp.asarray(3.0), jnp.ones(())
+    K, y, one = np.ones((3, 3)), np.array([1.0, 0.5, -0.2]), np.ones(())
 
-    def value(K, y, scale):
-        return log_density(K, y, n, scale)[0]
+    @jax.jit
+    def gradient(K, y, scale):
+        value = lambda *at: log_density(*at[:2], jnp.asarray(3.0), at[2])
+        return jax.value_and_grad(value, argnums=(0, 1, 2), has_aux=True)(K, y, scale)
 
-    gradient = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))
-    _, c = log_density(K, y, n, one)
+    (at_singular, c), (dK, dy, dscale) = gradient(K, y, one)
     assert c == 3 * EPS
-    at_singular, (dK, dy, dscale) = gradient(K, y, one)
-    at_shifted, (dK_shifted, dy_shifted, _) = gradient(K + c * jnp.eye(3), y, one)
-    assert log_density(K + c * jnp.eye(3), y, n, one)[1] == 0.0
+    shifted = K + np.asarray(c) * np.eye(3)
+    (at_shifted, none), (dK_shifted, dy_shifted, _) = gradient(shifted, y, one)
+    assert none == 0.0
     assert at_singular == at_shifted
     np.testing.assert_array_equal(dK, dK_shifted)
     np.testing.assert_array_equal(dy, dy_shifted)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,13 @@ def along(function, n=3):
     return lambda t: function(K + t[0] * K1 + t[1] * K2, y * (1.0 + t[2]) + t[2] ** 2)
 
 
+POINTS = np.array([[0.3, -0.2, 0.4], [0.0, 0.0, 0.0], [-0.1, 0.2, -0.3]])
 thrice = lambda f: jax.jacfwd(jax.jacrev(jax.jacfwd(f)))
+
+
+@cache
+def by_jax(derivative):
+    return jax.jit(jax.vmap(derivative(along(plain))))(POINTS)
 
 
 @pytest.mark.parametrize(
@@ -33,19 +39,16 @@ thrice = lambda f: jax.jacfwd(jax.jacrev(jax.jacfwd(f)))
     [("lapack", jax.hessian), ("lapack", thrice), ("small", jax.grad), ("small", jax.hessian)],
 )
 def test_derivatives_to_third_order_and_batches_of_them(route, derivative):
-    points = jnp.array([[0.3, -0.2, 0.4], [0.0, 0.0, 0.0], [-0.1, 0.2, -0.3]])
-    ours, theirs = along(partial(value, route=route)), along(plain)
-    expected = jax.jit(jax.vmap(derivative(theirs)))(points)
-    found = jax.jit(jax.vmap(derivative(ours)))(points)
+    ours, expected = along(partial(value, route=route)), by_jax(derivative)
+    found = jax.jit(jax.vmap(derivative(ours)))(POINTS)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
-    one = jax.jit(derivative(ours))(points[0])
+    one = jax.jit(derivative(ours))(POINTS[0])
     np.testing.assert_allclose(one, expected[0], rtol=1e-11, atol=1e-12)
 
 
 def test_the_gradient_of_a_sum_over_a_batch():
-    points = jnp.array([[0.3, -0.2, 0.4], [0.0, 0.0, 0.0]])
     total = lambda f: lambda p: jnp.sum(jax.vmap(f)(p) ** 2)
-    found, expected = (jax.jit(jax.grad(total(along(f))))(points) for f in (value, plain))
+    found, expected = (jax.jit(jax.grad(total(along(f))))(POINTS[:2]) for f in (value, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 
 
@@ -53,25 +56,25 @@ def test_reverse_mode_is_the_transpose_of_forward_mode():
     K, y = pair(4)
     rng = np.random.default_rng(3)
     D = rng.normal(size=(4, 4))
-    tangents = jnp.asarray(D + D.T), jnp.asarray(rng.normal(size=4))
-    _, forward = jax.jvp(value, (K, y), tangents)
-    W, slope = jax.grad(value, (0, 1))(K, y)
+    tangents = D + D.T, rng.normal(size=4)
+    _, forward = jax.jit(lambda *at: jax.jvp(value, at, tangents))(K, y)
+    W, slope = map(np.asarray, jax.jit(jax.grad(value, (0, 1)))(K, y))
     np.testing.assert_array_equal(W, W.T)
-    backward = jnp.sum(W * tangents[0]) + jnp.sum(slope * tangents[1])
+    backward = np.sum(W * tangents[0]) + np.sum(slope * tangents[1])
     np.testing.assert_allclose(forward, backward, rtol=1e-13)
 
 
 def test_several_columns_are_their_sum():
     K, Y = pair(4)[0], jnp.asarray(np.random.default_rng(4).normal(size=(4, 3)))
-    both = lambda f: jax.jit(jax.value_and_grad(f, (0, 1)))
-    together = both(value)(K, Y)
-    apart = both(lambda K, Y: sum(value(K, Y[:, j]) for j in range(3)))(K, Y)
-    for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-13)
-    hessian = lambda f: jax.jit(jax.hessian(f, 1))(K, Y)
-    np.testing.assert_allclose(
-        hessian(value), hessian(lambda K, Y: sum(value(K, Y[:, j]) for j in range(3))), atol=1e-15
-    )
+    both = jax.jit(jax.value_and_grad(value, (0, 1)))
+    total, (W, slopes) = both(K, Y)
+    values, parts = zip(*(both(K, Y[:, j]) for j in range(3)), strict=True)
+    np.testing.assert_allclose(total, np.sum(values), rtol=1e-13)
+    np.testing.assert_allclose(W, np.sum([dK for dK, _ in parts], axis=0), rtol=1e-13)
+    np.testing.assert_allclose(slopes, np.stack([dy for _, dy in parts], axis=1), rtol=1e-13)
+    hessian = jax.jit(jax.hessian(value, 1))(K, Y)
+    expected = -np.einsum("ik,jl->ijkl", np.linalg.inv(K), np.eye(3))
+    np.testing.assert_allclose(hessian, expected, atol=1e-15)
 
 
 def calls(function, *arguments):
@@ -123,9 +126,10 @@ def test_pieces_of_a_large_batch_of_small_matrices(monkeypatch):
     monkeypatch.setattr("kernax.linalg._portable.AT_ONCE", 200)
     Ks, ys = pair(3, size=50)
     assert 50 * 3 * 7 > 5 * 200
-    pieces = jax.vmap(partial(inverse, route="small"))(Ks, ys, jnp.zeros((50, 3)))
+    pieces = jax.jit(jax.vmap(partial(inverse, route="small")))(Ks, ys, np.zeros((50, 3)))
+    alone = jax.jit(partial(inverse, route="lapack"))
     for i in (0, 28, 29, 49):
-        one = inverse(Ks[i], ys[i], jnp.zeros(3), "lapack")
+        one = alone(np.asarray(Ks)[i], np.asarray(ys)[i], np.zeros(3))
         for whole, part in zip(pieces, one, strict=True):
             np.testing.assert_allclose(whole[i], part, rtol=1e-14, atol=1e-15)
 
@@ -134,9 +138,9 @@ def test_pieces_of_a_large_batch_of_small_matrices(monkeypatch):
 def test_nested_batches_and_shared_operands(route):
     """(2, 3) batches in which the matrix, y, or the jitter to try lacks one axis or both."""
     Ks, ys = pair(4, size=6)
-    Ks, ys = Ks.reshape(2, 3, 4, 4), ys.reshape(2, 3, 4)
+    Ks, ys = np.reshape(Ks, (2, 3, 4, 4)), np.reshape(ys, (2, 3, 4))
     run = partial(inverse, route=route)
-    tries = jnp.zeros((2, 3, 3))
+    tries = np.zeros((2, 3, 3))
     N, turned = None, Ks[0].swapaxes(0, 1)
     first = slice(None), 0
     cases = [  # axes of the inner and the outer batch, operands, and element i, j of K and y
@@ -149,7 +153,7 @@ def test_nested_batches_and_shared_operands(route):
         ((1, 0, N), (N, 0, N), (turned, ys, tries[0, 0]), lambda i, j: (Ks[0, j], ys[i, j])),
     ]
     for inner, outer, operands, element in cases:
-        found = jax.jit(jax.vmap(jax.vmap(run, inner), outer))(*operands)
+        found = [*map(np.asarray, jax.jit(jax.vmap(jax.vmap(run, inner), outer))(*operands))]
         assert [x.shape for x in found] == [(2, 3)] * 3 + [(2, 3, 4), (2, 3, 4, 4)]
         for i, j in ((0, 0), (0, 2), (1, 1)):
             K, y = element(i, j)
@@ -170,15 +174,16 @@ def test_a_matrix_shared_by_many_vectors_is_factorised_once():
 @pytest.mark.parametrize("n", [0, 3, 40])
 def test_empty_batches_and_empty_matrices(n):
     both = jax.jit(jax.vmap(jax.value_and_grad(value)))
-    found, W = both(jnp.zeros((0, n, n)), jnp.zeros((0, n)))
+    found, W = both(np.zeros((0, n, n)), np.zeros((0, n)))
     assert (found.shape, W.shape) == ((0,), (0, n, n))
-    found, W = jax.vmap(jax.value_and_grad(value), (None, 0))(jnp.eye(n), jnp.zeros((0, n)))
+    shared = jax.jit(jax.vmap(jax.value_and_grad(value), (None, 0)))
+    found, W = shared(np.eye(n), np.zeros((0, n)))
     assert (found.shape, W.shape) == ((0,), (0, n, n))
     if n == 0:
-        found, W = both(jnp.zeros((2, 0, 0)), jnp.zeros((2, 0)))
+        found, W = both(np.zeros((2, 0, 0)), np.zeros((2, 0)))
         assert (found.tolist(), W.shape) == ([0.0, 0.0], (2, 0, 0))
         assert [x.shape for x in factor(jnp.zeros((0, 0)), jnp.zeros(3))] == [(0, 0), ()]
-    assert value(jnp.eye(n), jnp.zeros((n, 0))) == 0.0
+    assert jax.jit(value)(np.eye(n), np.zeros((n, 0))) == 0.0
 
 
 # --- places -----------------------------------------------------------------------------------
@@ -193,18 +198,18 @@ def test_inside_loops_branches_and_checkpoints():
         return y, value(K, y)
 
     end, values = jax.jit(lambda y: jax.lax.scan(descend, y, None, length=3))(y)
-    np.testing.assert_allclose(values[-1], plain(K, end), rtol=1e-13)
-    np.testing.assert_allclose(end, y + 0.3 * slope, atol=0.1)
-    steps = jax.lax.while_loop(
-        lambda s: s[0] < 3, lambda s: (s[0] + 1, descend(s[1], 0)[0]), (0, y)
-    )
+    textbook = jax.jit(plain)
+    np.testing.assert_allclose(values[-1], textbook(K, end), rtol=1e-13)
+    np.testing.assert_allclose(end, np.asarray(y) + 0.3 * np.asarray(slope), atol=0.1)
+    again = lambda s: (s[0] + 1, descend(s[1], 0)[0])
+    steps = jax.jit(lambda y: jax.lax.while_loop(lambda s: s[0] < 3, again, (0, y)))(y)
     np.testing.assert_array_equal(steps[1], end)
-    np.testing.assert_array_equal(jax.grad(jax.checkpoint(value), 1)(K, y), slope)
+    np.testing.assert_array_equal(jax.jit(jax.grad(jax.checkpoint(value), 1))(K, y), slope)
     either = jax.jit(lambda c: jax.lax.cond(c, lambda: value(K, y), lambda: 0.0))
-    assert either(True) == value(K, y)
+    assert either(True) == jax.jit(value)(K, y)
     several = jax.jit(lambda Ks: sum(jax.value_and_grad(value)(K, y)[0] for K in Ks))
-    Ks = [K * s for s in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)]
-    np.testing.assert_allclose(several(Ks), sum(plain(K, y) for K in Ks), rtol=1e-12)
+    Ks = [np.asarray(K) * s for s in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)]
+    np.testing.assert_allclose(several(Ks), sum(textbook(K, y) for K in Ks), rtol=1e-12)
 
 
 def test_threads_may_share_a_compiled_function():
@@ -229,7 +234,8 @@ def test_programs_for_elsewhere_stay_in_jax(platforms):
 
 SCRIPT = """
 import os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+flags = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = flags + " --xla_force_host_platform_device_count=2"
 from functools import partial
 import jax, jax.numpy as jnp, numpy as np
 from kernax.linalg import log_density
@@ -242,13 +248,15 @@ R = np.random.default_rng(0).normal(size=(6, 50, 50)).astype(np.float32)
 Ks = jnp.asarray(np.einsum("bij,bkj->bik", R, R) + 50 * np.eye(50, dtype=np.float32))
 ys = jnp.asarray(R[:, 0])
 both = jax.value_and_grad(value)
-expected = jax.vmap(both)(Ks, ys)
+expected = jax.jit(jax.vmap(both))(Ks, ys)
+sum_of = lambda K: jnp.sum(jax.vmap(value, (None, 0))(K, ys))
+alone = jax.jit(jax.grad(sum_of))(Ks[0])
 close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7)
 same = lambda found: jax.tree.map(close, found, expected)
 apart = jax.jit(lambda Ks, ys: [both(K, y) for K, y in zip(Ks, ys)])
 for _ in range(20):
     found = apart(list(Ks), list(ys))
-same(jax.tree.map(lambda *x: jnp.stack(x), *found))
+same(jax.tree.map(lambda *x: np.stack(x), *found))
 mesh = Mesh(np.array(jax.devices()), ("i",))
 for check in (True, False):
     over = partial(jax.shard_map, mesh=mesh, check_vma=check)
@@ -259,10 +267,8 @@ for check in (True, False):
     # A matrix that the devices share, with the gradient of the sum over both.
     part = lambda K, ys: jax.lax.psum(jnp.sum(jax.vmap(value, (None, 0))(K, ys)), "i")
     total = over(part, in_specs=(P(), P("i")), out_specs=P())
-    slope = jax.jit(jax.grad(total))(Ks[0], ys)
-    alone = jax.grad(lambda K: jnp.sum(jax.vmap(value, (None, 0))(K, ys)))(Ks[0])
-    close(slope, alone)
-small = over(jax.vmap(both), in_specs=(P("i"), P("i")), out_specs=P("i"))(Ks[:, :5, :5], ys[:, :5])
+    close(jax.jit(jax.grad(total))(Ks[0], ys), alone)
+small = jax.jit(spread)(Ks[:, :5, :5], ys[:, :5])
 assert np.isfinite(small[0]).all()
 with jax.enable_x64(True):
     found = jax.jit(both)(jnp.asarray(np.float64(Ks[0])), jnp.asarray(np.float64(ys[0])))

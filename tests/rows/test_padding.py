@@ -1,5 +1,7 @@
 """Padding of any amount, at any place, with any filler; and sets of different lengths."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +19,9 @@ BASE = np.random.default_rng(0).normal(size=(5, 2))
 def test_forward_mode_through_nan_rows():
     X = np.vstack([BASE, [[np.nan, 0.0]]])
     along = jax.tree.map(jnp.ones_like, COMPOSITE)
-    slope = lambda f: jax.jit(lambda k, t: jax.jvp(f, (k,), (t,)))(COMPOSITE, along)
-    plain, padded = slope(lambda k: jnp.sum(k.gram(BASE))), slope(lambda k: jnp.nansum(k.gram(X)))
+    both = lambda k: (jnp.sum(k.gram(BASE)), jnp.nansum(k.gram(X)))
+    slopes = jax.jit(lambda k, t: jax.jvp(both, (k,), (t,)))(COMPOSITE, along)
+    plain, padded = zip(*slopes, strict=True)
     np.testing.assert_allclose(padded, plain, rtol=8 * EPS)
 
 
@@ -58,22 +61,23 @@ def test_one_missing_coordinate_where_there_are_as_many_points_as_dimensions():
     np.testing.assert_array_equal(np.isnan(k.diagonal(X)), [False, True, False])
 
 
+@jax.jit
+@functools.partial(jax.value_and_grad, has_aux=True)
+def total(k, X, mask):
+    K = k.gram(X, mask=mask)
+    return jnp.sum(jnp.where(mask[:, None] & mask[None, :], jnp.sin(K), 0.0)), K
+
+
 # P11
 @pytest.mark.parametrize("amount", [1, 15])
 def test_amount_place_and_filler_of_padding_change_nothing(amount):
     rng = np.random.default_rng(amount)
-
-    def total(k, X, mask):
-        K = k.gram(X, mask=mask)
-        return jnp.sum(jnp.where(mask[:, None] & mask[None, :], jnp.sin(K), 0.0)), K
-
-    value = jax.jit(jax.value_and_grad(total, has_aux=True))
-    (_, plain), wanted = value(COMPOSITE, BASE, np.ones(5, bool))
+    (_, plain), wanted = total(COMPOSITE, BASE, np.ones(5, bool))
     for filler in (np.nan, 0.0, 1e30, np.inf, -1e300):
         X, place = np.full((5 + amount, 2), filler), np.sort(rng.permutation(5 + amount)[:5])
         X[place] = BASE
         mask = np.isin(np.arange(5 + amount), place)
-        (_, K), gradient = value(COMPOSITE, X, mask)
+        (_, K), gradient = total(COMPOSITE, X, mask)
         np.testing.assert_array_equal(np.asarray(K)[np.ix_(place, place)], plain)
         for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, rtol=16 * EPS)
@@ -106,7 +110,8 @@ def test_masked_calls_are_clean_under_debug_nans():
 def test_a_mask_of_false_only_and_of_traced_values():
     X = np.arange(3.0)
     np.testing.assert_array_equal(COMPOSITE.gram(BASE, mask=[False] * 5), np.eye(5))
-    gradient = jax.grad(lambda k: jnp.sum(k.gram(X, mask=np.zeros(3, bool))))(kx.SEKernel(1.0))
+    total = lambda k: jnp.sum(k.gram(X, mask=np.zeros(3, bool)))
+    gradient = jax.jit(jax.grad(total))(kx.SEKernel(1.0))
     assert gradient.length_scale == 0.0
     K = jax.jit(lambda a: kx.SEKernel(1.0).gram(X, mask=[a, a, ~a]))(True)
     np.testing.assert_array_equal(K[2], [0.0, 0.0, 1.0])
