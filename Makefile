@@ -14,8 +14,8 @@ demo: .venv/.demo
 # Most of a test's time is compilation, and most tests are content with what takes half of it;
 # those marked `optimised` are not. `pytest` alone runs all as users do. A version of XLA that does
 # not know an option ends the process: then it goes without.
-QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
-  --xla_cpu_parallel_codegen_split_count=1
+UNSPLIT := --xla_cpu_parallel_codegen_split_count=1
+QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false $(UNSPLIT)
 
 # Two processes whose linear algebra has two threads each would wait for one another.
 test: export OPENBLAS_NUM_THREADS = 1
@@ -23,8 +23,8 @@ test: lint
 	knows() { XLA_FLAGS="$$1" $(BIN)/python -c 'import jax; jax.devices()' 2>/dev/null; }; \
 	flags="$(QUICK)"; knows "$$flags" || { flags=; \
 	for flag in $(QUICK); do if knows "$$flag"; then flags="$$flags $$flag"; fi; done; }; \
-	XLA_FLAGS="$$flags" $(BIN)/pytest -n 2 --dist worksteal -m 'not optimised'
-	$(BIN)/pytest -n 2 --dist worksteal -m optimised
+	XLA_FLAGS="$$flags" $(BIN)/pytest -n 2 --dist worksteal -m 'not optimised' && \
+	XLA_FLAGS="$$(echo "$$flags" | grep -o -e $(UNSPLIT))" $(BIN)/pytest -n 2 --dist worksteal -m optimised
 
 bench: .venv/.bench
 	$(BIN)/python benchmarks/run.py

@@ -38,23 +38,32 @@ def pair_sum(
             f"`x1` has dimension {d} and `x2` has dimension {y.shape[-1]}, expected the same. "
             "Fix: pass points with the same number of columns."
         )
-    factors = jnp.broadcast_to(jnp.ones((), x.dtype) if factor is None else factor, (d,))
-    if d > MOST_UNROLLED:
-        if x.ndim == 1:
-            return jnp.sum(term(factors * x, factors * y), axis=-1)
-        x, y = factors[None, :] * x, factors[None, :] * y
+    if x.ndim == 2 and d <= MOST_UNROLLED:
+        ones = jnp.ones((), x.dtype) if factor is None else factor
+        factors = jnp.broadcast_to(ones, (d,))
+        x = x if factor is None else factors[None, :] * x
+        return unrolled(term, x, _coordinates(y, factors))
+    if factor is not None:
+        factor = jnp.broadcast_to(factor, (1,) * (x.ndim - 1) + (d,))
+        x, y = factor * x, factor * y
+    if x.ndim == 2:
         return jnp.sum(term(x[:, None, :], y[None, :, :]), axis=-1)
-    if x.ndim == 1:
-        parts = [term(factors[j] * x[j], factors[j] * y[j]) for j in range(d)]
-    else:
-        return unrolled(term, factors[None, :] * x, _coordinates(y, factors))
-    return functools.reduce(jnp.add, parts)
+    if d > MOST_UNROLLED:
+        return jnp.sum(term(x, y), axis=-1)
+    return functools.reduce(jnp.add, [term(_only(x, j), _only(y, j)) for j in range(d)])
 
 
 def unrolled(term: Callable[[Array, Array], Array], x: Points, coordinates: Array) -> Matrix:
     """sum_j term(x_j, y_j) for all pairs of x (n, d) and y, whose ``coordinates`` are (d, m)."""
-    parts = [term(x[:, j][:, None], row[None, :]) for j, row in enumerate(coordinates)]
-    return functools.reduce(jnp.add, parts)
+    column = lambda j: jax.lax.slice_in_dim(x, j, j + 1, axis=1)
+    row = lambda j: jax.lax.slice_in_dim(coordinates, j, j + 1)
+    return functools.reduce(jnp.add, [term(column(j), row(j)) for j in range(x.shape[1])])
+
+
+def _only(x: PointOrPoints, j: int) -> Array:
+    """x_j of one point: what x[j] gives, in a tenth of the time that it takes to trace."""
+    coordinate: Array = jax.lax.index_in_dim(x, j, keepdims=False)
+    return coordinate
 
 
 def _coordinates(x: Points, factors: Array) -> Array:
