@@ -12,7 +12,8 @@ demo: .venv/.demo
 	$(BIN)/kernax demo --out kernax-demo --force
 
 # Most of a test's time is compilation, and most tests are content with what takes half of it;
-# those marked `optimised` are not. `pytest` alone runs all as users do. A version of XLA that does
+# those marked `optimised` are not: their code is that of users, made in one piece. `pytest` alone
+# runs all as users do. A version of XLA that does
 # not know an option ends the process: then it goes without.
 UNSPLIT := --xla_cpu_parallel_codegen_split_count=1
 QUICK := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false $(UNSPLIT)

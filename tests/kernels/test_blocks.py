@@ -45,16 +45,22 @@ def weighted(function, weights):
     return lambda *arguments: jnp.sum(weights * function(*arguments))
 
 
-# Tiles and blocks, with white noise and without, as users run them; others differ in the formula.
-@pytest.mark.parametrize(
-    "name",
-    [
-        "se per dimension",
-        "matern12",
-        pytest.param("power of a sum with noise", marks=pytest.mark.optimised),
-        "a user's wrapper",
-    ],
-)
+NAMES = ["se per dimension", "matern12", "power of a sum with noise", "a user's wrapper"]
+NOISY = pytest.param(NAMES[2], marks=pytest.mark.optimised)  # one as users run it
+
+
+@pytest.mark.optimised
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_are_symmetric_and_the_plain_matrix(name, sets, small_blocks):
+    k, (X, Y) = CASES[name].kernel, sets
+    K, C = jax.jit(lambda k, X, Y: (covariance(k, X), _blocks.rectangle(k, X, Y)))(k, X, Y)
+    np.testing.assert_array_equal(K, K.T)
+    same, cross = quick_jit(lambda k, X, Y: (plain_symmetric(k, X), plain(k, X, Y)))(k, X, Y)
+    np.testing.assert_allclose(K, same, rtol=1e-11, atol=1e-12 * max(1.0, np.abs(same).max()))
+    np.testing.assert_allclose(C, cross, rtol=1e-11, atol=1e-12 * max(1.0, np.abs(cross).max()))
+
+
+@pytest.mark.parametrize("name", [*NAMES[:2], NOISY, NAMES[3]])
 def test_blocks_are_the_plain_matrix_in_all_derivatives(name, sets, small_blocks):
     k, (X, Y) = CASES[name].kernel, sets
     rng = np.random.default_rng(1)
@@ -87,7 +93,7 @@ def test_blocks_are_the_plain_matrix_in_all_derivatives(name, sets, small_blocks
 @pytest.mark.optimised
 def test_blocks_of_a_batch_of_large_matrices(sets, small_blocks):
     X = sets[0]
-    k = kx.SEKernel([0.6, 1.7]) * 2.0
+    k = kx.SEKernel([0.6, 1.7]) * 2.0 + kx.Matern32Kernel(0.8)
     f = weighted(
         lambda k, X: covariance(k, X), jnp.asarray(np.random.default_rng(1).normal(size=(37, 37)))
     )
@@ -97,6 +103,7 @@ def test_blocks_of_a_batch_of_large_matrices(sets, small_blocks):
         np.testing.assert_allclose(a[1], b, rtol=1e-11)
 
 
+@pytest.mark.optimised
 def test_a_kernel_with_integers_in_it_has_blocks_too(small_blocks, sets):
     class Counted(kx.AbstractKernel):
         scale: jax.Array = kx.positive(0.7)
@@ -117,12 +124,13 @@ def test_a_kernel_with_integers_in_it_has_blocks_too(small_blocks, sets):
 @pytest.mark.optimised
 def test_nothing_as_large_as_the_matrix_is_kept_for_the_pull_back():
     X, W = jnp.zeros((1536, 3)), jnp.zeros((1536, 1536))
-    k = kx.SEKernel(1.0) * kx.Matern32Kernel(2.0)
+    k = kx.SEKernel(1.0) * kx.Matern32Kernel(2.0) + kx.RationalQuadraticKernel()
     for total in (lambda k: jnp.sum(W * k.gram(X)), lambda k: jnp.sum(W * k.gram(X, X))):
         memory = jax.jit(jax.grad(total)).lower(k).compile().memory_analysis()
         assert memory.temp_size_in_bytes < 0.9 * W.nbytes
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     ("dtype", "scale", "tolerance"),
     [(np.float64, 1e-9, 1e-6), (np.float64, 1e-3, 1e-6), (np.float32, 1e-2, 2e-3)],
@@ -141,6 +149,7 @@ def test_hyperparameter_gradients_far_from_the_middle(dtype, scale, tolerance, s
     )
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("weight", [0.7, [0.6, 1.7]])
 def test_distances_in_memory_are_the_plain_ones(weight):
     rng = np.random.default_rng(0)

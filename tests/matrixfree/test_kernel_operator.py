@@ -109,6 +109,11 @@ def test_kernels_of_the_catalogue():
         close(found, gram_reference(case, X[:9]))
 
 
+def test_no_points():
+    operator = kx.KernelOperator(kx.SEKernel(), np.zeros((0, 2)), 0.1)
+    assert (operator @ np.zeros((0, 3))).shape == (0, 3)
+
+
 def test_lineax_solves_with_it():
     operator = kx.KernelOperator(kx.SEKernel(0.8), X, 0.5)
     solver = lineax.CG(rtol=1e-12, atol=1e-12)

@@ -39,9 +39,10 @@ class KernelOperator(CovarianceOperator):
     ``noise_variance``: a number, or one per row of the matrix. White noise in the kernel counts.
 
     ``mesh``: a `jax.sharding.Mesh` over whose ``axis`` the rows are shared out; n must be a
-    multiple of its size (`kernax.distributed.shard_rows` pads). Every device then makes its own
-    rows of a product, of vectors gathered from all; with ``ring=True`` these are passed round
-    instead, which holds 1/P of them at a time. ``pairs``: how many numbers a tile has.
+    multiple of its size (`kernax.distributed.shard_rows` pads). Every device then gathers the
+    vectors of all and makes its share of the tiles, which are added up, or of few its own rows;
+    with ``ring=True`` vectors are passed round instead, of which it holds 1/P at a time, and all
+    of its rows are made. ``pairs``: how many numbers a tile has.
 
     Raises `ParameterError` for a batch of kernels, and for operators with values per row.
     """

@@ -58,7 +58,7 @@ def symmetric_product(kernel: Any, X: Array, V: Array, pairs: int = PAIRS) -> Ar
 
 def pays(kernel: Any, X: Array, pairs: int, shares: int = 1) -> bool:
     """Whether a matrix has so many tiles that to use them twice takes less time."""
-    return len(X) > 2 * shares * _side(kernel, X, pairs)
+    return len(X) > 0 and len(X) > 2 * shares * _side(kernel, X, pairs)
 
 
 def with_derivatives_of(plain: Product, twice: Product) -> Product:
