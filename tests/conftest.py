@@ -32,6 +32,15 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled_is_kept():
+    """Hardly a program serves another module, and gigabytes of them make everything slower."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64_off():
     """The default precision of JAX: what most users run."""
