@@ -6,6 +6,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Where it is set, each of dozens of processes compiles anew all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench
 
 demo: .venv/.demo
