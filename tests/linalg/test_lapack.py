@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 
 import kernax as kx
-from kernax.linalg import cholesky
+from kernax.linalg import _blocked, cholesky
 from kernax.linalg._lapack import LARGEST, factorise, routines
 from kernax.linalg._primitive import SMALL, density, factor, inverse
 from tests.linalg.matrices import ROUTES, amounts, hard, pair, ratio, value, with_condition
 
 EPS = np.finfo(float).eps
+
+
+@pytest.fixture
+def blocks_of_three(monkeypatch):
+    """Matrices of any size factorised as large ones are."""
+    monkeypatch.setattr(_blocked, "AT_ONCE", 0)
+    monkeypatch.setattr(_blocked, "BLOCK", 3)
 
 
 @cache
@@ -180,6 +187,19 @@ def test_the_ladder_of_a_dense_matrix_starts_from_what_was_given():
     L, c = factor(K, jnp.asarray([0.0, 1e-30, 1e-10]), "lapack")
     assert c == 1e-10
     assert ratio(np.asarray(L), np.asarray(K) + 1e-10 * np.eye(40)) <= 30
+
+
+@pytest.mark.parametrize(
+    ("n", "dtype"), [(3, float), (4, float), (8, float), (50, float), (50, np.float32)]
+)
+def test_large_matrices_are_done_in_blocks(blocks_of_three, n, dtype):
+    test_residuals_are_those_of_lapack("lapack", n, dtype)
+    test_factors_multiply_back("lapack", n)
+
+
+def test_large_matrices_fail_as_small_ones(blocks_of_three):
+    test_failures_are_nan_and_jitter_is_reported("lapack", float)
+    test_the_ladder_of_a_dense_matrix_starts_from_what_was_given()
 
 
 @pytest.mark.parametrize("n", [5, 40])

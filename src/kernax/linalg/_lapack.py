@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import HostArray
+from . import _blocked
 
 LARGEST = 46340  # n^2 fits into the 32-bit integers that LAPACK may count with
 TILE = 128
@@ -22,8 +23,13 @@ class Routines(NamedTuple):
 
     potrf: Any
     potri: Any
+    trtri: Any
+    lauum: Any
     trsv: Any
     trsm: Any
+    trmm: Any
+    syrk: Any
+    gemm: Any
     one: Any  # the number, as trsm reads it
 
 
@@ -47,8 +53,13 @@ def routines(char: str) -> Routines:
     return Routines(
         routine(cython_lapack, "potrf", 5),
         routine(cython_lapack, "potri", 5),
+        routine(cython_lapack, "trtri", 6),
+        routine(cython_lapack, "lauum", 5),
         routine(cython_blas, "trsv", 8),
         routine(cython_blas, "trsm", 11),
+        routine(cython_blas, "trmm", 11),
+        routine(cython_blas, "syrk", 10),
+        routine(cython_blas, "gemm", 13),
         number(1.0),
     )
 
@@ -69,8 +80,10 @@ def factorise(
     routines: Routines, wanted: str, K: HostArray, amounts: HostArray, *ys: HostArray
 ) -> tuple[HostArray, ...]:
     """The results for matrices (g, n, n), one after the other; in K where that is writeable."""
-    potrf, potri, trsv, trsm, one = routines
     g, n, _ = K.shape
+    if n > _blocked.AT_ONCE:
+        routines = _blocked.in_blocks(routines, n)
+    potrf, potri, one = routines.potrf, routines.potri, routines.one
     m = ys[0].shape[1] if ys else 0
     with_inverse, kept = wanted == "inverse", wanted != "density"
     above = _above(min(n, TILE))
@@ -87,9 +100,9 @@ def factorise(
     def divide(transposed: int, b: int) -> None:
         """L^-1 b, L being the transpose of the upper factor that LAPACK sees, or L^-T b."""
         if m == 1:
-            trsv(UPPER, transposed, PLAIN, N, A, N, b, STEP)
+            routines.trsv(UPPER, transposed, PLAIN, N, A, N, b, STEP)
         else:
-            trsm(LEFT, UPPER, transposed, PLAIN, N, M, ONE, A, N, b, N)
+            routines.trsm(LEFT, UPPER, transposed, PLAIN, N, M, ONE, A, N, b, N)
 
     for i in range(g):
         potrf(UPPER, N, A, N, INFO)
