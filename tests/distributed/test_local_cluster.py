@@ -66,6 +66,20 @@ def test_arguments_environment_and_output(script, tmp_path, monkeypatch):
     assert ended(tmp_path, 3)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds processes")
+def test_each_has_its_share_of_the_cores(script, tmp_path):
+    path = script("print(*os.sched_getaffinity(0))")
+    cores = os.sched_getaffinity(0)
+    for processes in (2, len(cores) + 1):
+        printed = local_cluster(processes, path, tmp_path).stdout
+        shares = [set(map(int, line.split())) for line in printed]
+        if processes <= len(cores):
+            assert len(set.union(*shares)) == sum(map(len, shares))
+            assert {len(share) for share in shares} == {len(cores) // processes}
+        else:
+            assert shares == [cores] * processes
+
+
 def test_one_fails_and_all_end(script, tmp_path):
     path = script(
         "if i == '1':\n"

@@ -62,7 +62,8 @@ def local_cluster(
     ``arguments``: of the script; ``timeout``: in seconds, for all of it; ``devices_per_process``:
     how many CPU devices each has; ``environment``: variables on top of those of this process. When
     a process fails, the others get ``grace`` seconds to end by themselves, and are then ended;
-    also by an exception here, such as KeyboardInterrupt, and where this process is killed.
+    also by an exception here, such as KeyboardInterrupt, and where this process is killed. On Linux
+    each process is bound to a share of the cores, where there is one for each.
 
     Raises `ClusterError` with the last lines of the log of each process that failed; its ``result``
     is the `ClusterResult`, which is returned where ``check`` is False.
@@ -82,6 +83,7 @@ def local_cluster(
         try:
             for i, (out, err) in enumerate(logs):
                 running.append(_start(command, shared | {PROCESS_ID: str(i)}, out, err))
+                _bind(running[-1].pid, i, processes)
             failed, timed_out = _wait(running, began + timeout, grace)
         finally:
             _end(running)
@@ -138,6 +140,15 @@ def _start(command: list[str], env: dict[str, str], out: Path, err: Path) -> Any
             # A group of its own, to end it with whatever it has started.
             start_new_session=True,
         )
+
+
+def _bind(pid: int, index: int, processes: int) -> None:
+    """Cores of its own, lest the threads of one process wait for those of another."""
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        each = len(cores) // processes
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(pid, cores[index * each : (index + 1) * each] or cores)
 
 
 def _wait(running: list[Any], deadline: float, grace: float) -> tuple[tuple[int, ...], bool]:
