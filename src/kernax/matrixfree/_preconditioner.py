@@ -3,7 +3,9 @@
 P = U U' + D. The columns of U are those of a partial Cholesky factorisation whose pivots are drawn
 with probability proportional to what is left of the diagonal (Chen, Epperly, Tropp and Webber,
 2022, arXiv 2207.06503; as a preconditioner Diaz et al., 2023, arXiv 2304.12465), several at once.
-P^-1 and log |P| come from the Cholesky factor of I + B' B, with B = D^-1/2 U.
+P^-1 and log |P| come from the Cholesky factor of I + B' B, with B = D^-1/2 U. That one is inverted
+once: OpenBLAS, which solves with it, leaves its threads in a loop that waits for more, and for some
+25 ms they take processors from the product that comes next.
 """
 
 import math
@@ -24,12 +26,14 @@ class Preconditioner(eqx.Module):
 
     B: Array
     root: Array  # of D, (n,)
-    inner: Array  # the lower Cholesky factor of I + B' B
+    inner: Array  # the inverse of the lower Cholesky factor of I + B' B
 
     def solve(self, V: Array) -> Array:
         """P^-1 V."""
         W = V / self.root[:, None]
-        return (W - _dot(self.B, self._inner_solve(_dot(self.B.T, W)))) / self.root[:, None]
+        inner = self.inner.astype(_widest(V))
+        low = _dot(inner.T, _dot(inner, _wide(_dot(self.B.T, W)))).astype(V.dtype)
+        return (W - _dot(self.B, low)) / self.root[:, None]
 
     def sample(self, key: Array, count: int) -> Array:
         """Draws of N(0, P), (n, count)."""
@@ -41,11 +45,7 @@ class Preconditioner(eqx.Module):
 
     def log_determinant(self) -> Array:
         """log |P|."""
-        return 2.0 * (jnp.sum(jnp.log(self.root)) + jnp.sum(jnp.log(jnp.diagonal(self.inner))))
-
-    def _inner_solve(self, V: Array) -> Array:
-        solved = jax.scipy.linalg.cho_solve((self.inner.astype(_widest(V)), True), _wide(V))
-        return solved.astype(V.dtype)
+        return 2.0 * (jnp.sum(jnp.log(self.root)) - jnp.sum(jnp.log(jnp.diagonal(self.inner))))
 
 
 def preconditioner(operator: CovarianceOperator, rank: int, key: Array) -> Preconditioner:
@@ -64,7 +64,7 @@ def preconditioner(operator: CovarianceOperator, rank: int, key: Array) -> Preco
     root = jnp.sqrt(jnp.maximum(noise, floor))
     B = U / root[:, None]
     gram = _dot(_wide(B).T, _wide(B)) + jnp.eye(B.shape[1], dtype=_widest(B))
-    return Preconditioner(B, root, jnp.linalg.cholesky(gram).astype(B.dtype))
+    return Preconditioner(B, root, _inverse(jnp.linalg.cholesky(gram)).astype(B.dtype))
 
 
 def _pivoted(operator: CovarianceOperator, rank: int, diagonal: Array, key: Array) -> Array:
@@ -87,7 +87,7 @@ def _pivoted(operator: CovarianceOperator, rank: int, diagonal: Array, key: Arra
         corner = rest[pivots]
         shift = 10.0 * block * jnp.finfo(dtype).eps * jnp.maximum(jnp.max(diagonal), tiny)
         L = jnp.linalg.cholesky(0.5 * (corner + corner.T) + shift * jnp.eye(block, dtype=dtype))
-        new = jax.scipy.linalg.solve_triangular(L, rest.T, lower=True).T
+        new = _dot(rest, _inverse(L).T)
         # Where nothing is left there is no factor, and nothing to add.
         new = jnp.where(jnp.isfinite(L[-1, -1]), new, 0.0)
         left = jnp.maximum(left - jnp.sum(jnp.square(new), axis=1), 0.0).at[pivots].set(0.0)
@@ -95,6 +95,11 @@ def _pivoted(operator: CovarianceOperator, rank: int, diagonal: Array, key: Arra
 
     start = jnp.zeros((n, rounds * block), dtype), diagonal
     return jax.lax.fori_loop(0, rounds, step, start)[0]
+
+
+def _inverse(L: Array) -> Array:
+    eye = jnp.eye(len(L), dtype=L.dtype)
+    return jax.scipy.linalg.solve_triangular(L, eye, lower=True)
 
 
 def _dot(A: Array, B: Array) -> Array:
