@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import kernax as kx
+from kernax.kernels._cycles import both_waves, cosine, sine
 from tests.cases.stationary import MIXTURE
 
 EPS = np.finfo(float).eps
@@ -34,6 +35,29 @@ def test_plane_waves_keep_their_digits_far_away():
         wave_error = np.abs(M(wave.gram(X)) - phase(1 / M(wave.period))).max()
     assert error <= 18 * EPS * 1.7
     assert wave_error <= 18 * EPS
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_sines_and_cosines_to_the_last_bits(dtype):
+    half = np.r_[-0.5, -1e-30, 0.0, 1e-9, 0.25, 0.5, np.linspace(-0.5, 0.5, 999)].astype(dtype)
+    with mpmath.workdps(30):
+        angles = [mpmath.pi * mpmath.mpf(float(x)) for x in half]
+        sin, cos = (np.array([float(f(a)) for a in angles]) for f in (mpmath.sin, mpmath.cos))
+    eps = np.finfo(dtype).eps
+    half = jnp.asarray(half)
+    np.testing.assert_allclose(sine(half), sin, rtol=1.5 * eps)
+    np.testing.assert_allclose(cosine(half), cos, rtol=0, atol=1.5 * eps)
+    np.testing.assert_allclose(both_waves(0.5 * half), (cos, sin), rtol=0, atol=3 * eps)
+
+
+def test_derivatives_of_sines_and_cosines():
+    half = jnp.asarray([-0.5, -0.3, 0.0, 0.1, 0.5])
+    pairs = [(sine, lambda t: jnp.sin(jnp.pi * t)), (cosine, lambda t: jnp.cos(jnp.pi * t))]
+    for ours, plain in pairs:
+        for _ in range(3):
+            ours, plain = jax.grad(ours), jax.grad(plain)
+            found, expected = (jax.vmap(f)(half) for f in (ours, plain))
+            np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("k", [COS([0.3, 1.7]), SM(*MIXTURE)], ids=["cosine", "mixture"])

@@ -64,9 +64,14 @@ def _coordinates(x: Points, factors: Array) -> Array:
     """The scaled coordinates as rows, (d, n), for factors that are powers of two.
 
     A product with diag(factors) is exact, and is the one form of a scaled transpose that XLA does
-    not fuse into the pairs, where each of the n m of them would read x with a stride.
+    not fuse into the pairs, where each of the n m of them would read x with a stride, and do all
+    again that was done with it before. A single column gets one of zeros at its side, without which
+    the product would be a plain one.
     """
-    return jax.lax.dot_general(jnp.diag(factors), x, (((1,), (1,)), ((), ())), precision="highest")
+    diagonal = jnp.diag(factors)
+    if len(factors) == 1:
+        diagonal, x = (jnp.pad(values, ((0, 0), (0, 1))) for values in (diagonal, x))
+    return jax.lax.dot_general(diagonal, x, (((1,), (1,)), ((), ())), precision="highest")
 
 
 def in_one_dtype(*values: Any) -> list[Any]:

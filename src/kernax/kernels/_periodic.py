@@ -19,6 +19,7 @@ from .._typing import (
     Scalar,
 )
 from ._base import AbstractKernel
+from ._cycles import sine
 from ._distance import FEWEST_PAIRS, inverse_power_of_two
 from ._pairs import check_per_dimension, in_one_dtype, pair_sum, per_term
 from ._thin import columns, row_sums, thin_product, thin_rule
@@ -75,7 +76,7 @@ def _squares(x: PointOrPoints, y: OtherPointOrPoints, length_scale: Array, perio
         difference = a - b
         p, q = next(periods)(difference), next(powers)(difference)
         phase = (difference - p * jnp.round(difference / p)) / p
-        square = jnp.minimum(jnp.square(jnp.sin(jnp.pi * phase) * q), cap)
+        square = jnp.minimum(jnp.square(sine(phase) * q), cap)
         return square * next(weights)(difference)
 
     return jnp.minimum(pair_sum(term, remainder(x, rows), remainder(y, rows)), cap)

@@ -1,6 +1,5 @@
 """Random features: a kernel as an inner product of finitely many random functions."""
 
-import math
 import operator
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from .. import _inputs, _padding
 from .._errors import ParameterError, ShapeError
 from .._module import Structure, prepared
 from .._typing import ArrayLike, Key, Matrix, Points
-from ._cycles import cycles, fraction
+from ._cycles import both_waves, cycles, fraction
 from ._feature_terms import Line, Waves, terms
 from ._pairs import MOST_UNROLLED
 from ._periodic import remainder
@@ -199,8 +198,7 @@ def _columns(wave: Wave, X: Points) -> Array:
     for period, multiples in lattices:
         # Whole periods come off exactly, however far from 0.
         count = count + _cycles(remainder(X, period[None, :]) / period[None, :], multiples)
-    angle, amplitude = 2 * math.pi * fraction(count), amplitudes[None, :]
-    return jnp.concatenate([amplitude * jnp.cos(angle), amplitude * jnp.sin(angle)], axis=1)
+    return jnp.concatenate([amplitudes[None, :] * part for part in both_waves(count)], axis=1)
 
 
 def _cycles(X: Points, frequencies: Array) -> Array:
