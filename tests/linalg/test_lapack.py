@@ -1,6 +1,9 @@
 """The numbers of the factorisations, on every route: residuals, failures, and what was given."""
 
+import os
+import sys
 from functools import cache, partial
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ import pytest
 
 import kernax as kx
 from kernax.linalg import _blocked, cholesky
-from kernax.linalg._lapack import LARGEST, factorise, routines
+from kernax.linalg._lapack import CYCLES, LARGEST, WAIT, _scipy, factorise, routines
 from kernax.linalg._primitive import SMALL, density, factor, inverse
 from tests.linalg.matrices import ROUTES, amounts, hard, pair, ratio, value, with_condition
 
@@ -218,6 +221,24 @@ def test_inputs_are_never_overwritten(n):
     lent = [np.broadcast_to(x, (1, *x.shape)) for x in (K, np.zeros(3), y[None])]
     factorise(routines("d"), "inverse", *lent)
     np.testing.assert_array_equal(K, before[0])
+
+
+def test_openblas_is_told_how_long_to_wait_while_it_is_loaded(monkeypatch):
+    seen = {}
+
+    class Loaded(ModuleType):
+        def __getattr__(self, name):
+            seen[name] = os.environ.get(WAIT)
+            return name
+
+    monkeypatch.setitem(sys.modules, "scipy.linalg", Loaded("scipy.linalg"))
+    monkeypatch.delenv(WAIT, raising=False)
+    assert _scipy() == ("cython_blas", "cython_lapack")
+    assert WAIT not in os.environ
+    assert seen["cython_blas"] == seen["cython_lapack"] == CYCLES
+    monkeypatch.setenv(WAIT, "24")
+    _scipy()
+    assert os.environ[WAIT] == seen["cython_blas"] == "24"
 
 
 def test_a_matrix_too_large_for_lapack_is_refused_before_it_exists():

@@ -5,6 +5,7 @@ LAPACK reads by columns: the lower triangle of a row-major matrix is its upper o
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,12 @@ from . import _blocked
 
 LARGEST = 46340  # n^2 fits into the 32-bit integers that LAPACK may count with
 TILE = 128
+
+# OpenBLAS reads when it is loaded for how many cycles, as a power of two, its threads shall wait in
+# a loop for more work. By default that is 25 ms, in which they take processors from what comes
+# next: a sixth of the time of a likelihood and its gradient with 2,000 points. This is enough for
+# the gaps within one factorisation.
+WAIT, CYCLES = "OPENBLAS_THREAD_TIMEOUT", "20"
 
 
 class Routines(NamedTuple):
@@ -36,8 +43,7 @@ class Routines(NamedTuple):
 @functools.cache
 def routines(char: str) -> Routines:
     """What SciPy exports for C, and `jaxlib` calls too, for dtype "f" or "d"."""
-    from scipy.linalg import cython_blas, cython_lapack
-
+    cython_blas, cython_lapack = _scipy()
     letter, number = {"f": ("s", ctypes.c_float), "d": ("d", ctypes.c_double)}[char]
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype = ctypes.c_char_p
@@ -62,6 +68,19 @@ def routines(char: str) -> Routines:
         routine(cython_blas, "gemm", 13),
         number(1.0),
     )
+
+
+def _scipy() -> tuple[Any, Any]:
+    """The modules, whose threads wait briefly unless they were loaded before or told otherwise."""
+    ours = WAIT not in os.environ
+    if ours:
+        os.environ[WAIT] = CYCLES
+    try:
+        from scipy.linalg import cython_blas, cython_lapack
+    finally:
+        if ours:
+            os.environ.pop(WAIT, None)
+    return cython_blas, cython_lapack
 
 
 # Letters as Fortran takes them, by address; the buffer lives as long as the module.
