@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import lapack
 
 import kernax as kx
 from kernax.linalg._primitive import inverse
@@ -48,6 +47,7 @@ def batch_of(count: int, n: int) -> tuple[Any, Any, Any]:
 def beside_lapack(count: int, n: int, rounds: int) -> dict[str, Any]:
     gp, X, y = batch_of(count, n)
     noisy = np.asarray(gp.kernel.gram(X)) + np.eye(n) * np.asarray(gp.noise_variance)[:, None, None]
+    from scipy.linalg import lapack  # of which users of Kernax alone load what it loads
 
     def loop() -> list[Any]:
         factors = (lapack.dpotrf(K.T, lower=0, clean=0)[0] for K in noisy)
