@@ -41,6 +41,26 @@ def test_a_batch_is_a_loop(name):
         np.testing.assert_allclose(diagonal[i], np.diag(K[i]), **tol)
 
 
+@pytest.mark.parametrize("kernel", [kx.SEKernel(1.0), kx.PeriodicKernel(1.0, 1.3)], ids=repr)
+def test_gradients_of_a_batch_of_larger_matrices(kernel):
+    """Of so many pairs that a matrix on its own is differentiated by thin products."""
+    batch = distinct(kernel)
+    X = RNG.normal(size=(3, 130, 2))
+    weights = jnp.asarray(RNG.normal(size=(130, 130)))
+
+    def total(kernel, X):
+        return jnp.sum(jnp.tensordot(kernel.gram(X), weights, axes=2))
+
+    both = jax.jit(jax.grad(total, argnums=(0, 1)))
+    found, points = both(batch, jnp.asarray(X))
+    for i in range(3):
+        one, slopes = both(batch[i], jnp.asarray(X[i]))
+        for name, expected in one.hyperparameters.items():
+            values = found.hyperparameters[f"inner_kernel.{name}"]
+            np.testing.assert_allclose(values[i], expected, rtol=1e-9)
+        np.testing.assert_allclose(points[i], slopes, rtol=1e-9, atol=1e-9 * jnp.abs(slopes).max())
+
+
 @pytest.mark.parametrize("over_inputs", [True, False])
 @pytest.mark.parametrize("axes", [0, None])
 def test_every_form_of_call(axes, over_inputs):

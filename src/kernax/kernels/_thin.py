@@ -27,7 +27,8 @@ def thin_rule(
 
     ``products(*primals, *tangents)`` is the derivative by thin products, where a tangent that is
     zero is None. It is taken where ``reach(*primals)``, the factor by which errors of rounding
-    grow in it, leaves half of the digits; elsewhere the derivative is that of ``plain``.
+    grow in it, leaves half of the digits; elsewhere, and in batches, the derivative is that of
+    ``plain``.
     """
 
     def rule(primals: Any, tangents: Any) -> Any:
@@ -49,13 +50,25 @@ def thin_rule(
             changes = iter(given)
             return products(*primals, *(next(changes) if moves else None for moves in moving))
 
-        near = reach(*primals) < jnp.finfo(primals[0].dtype).eps ** -0.5
+        near = _of_one(reach(*primals) < jnp.finfo(primals[0].dtype).eps ** -0.5)
         # Without checkpoints the branch not taken would fill its residuals with zeros.
         branches = jax.checkpoint(by_products), jax.checkpoint(by_differences)
         tangent = jax.lax.cond(near, *branches, primals, given)
         return value(*primals), tangent
 
     return rule
+
+
+@jax.custom_batching.custom_vmap
+def _of_one(condition: Array) -> Array:
+    """The condition, which is False in a batch: one element must not decide for another, and a
+    decision for each would compute both branches, of which JAX could not transpose the choice."""
+    return condition
+
+
+@_of_one.def_vmap
+def _(_size: int, _batched: Any, condition: Array) -> tuple[Array, bool]:
+    return jnp.zeros((), condition.dtype), False
 
 
 def columns(*parts: Array) -> Array:
