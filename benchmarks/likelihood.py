@@ -151,7 +151,7 @@ def side_by_side(n: int, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for library, seconds in times.items():
             process = processes[library]
-            time.sleep(0.05)  # for which threads of the one before may wait in a loop
+            time.sleep(0.2)  # for which threads of the one before may wait in a loop
             process.stdin.write("\n")
             process.stdin.flush()
             seconds.append(float(process.stdout.readline()))
