@@ -15,8 +15,9 @@ from .._memory import check_memory
 from .._module import Structure, flatten
 from .._typing import ArrayLike
 
-# Matrices that are there when one is made of products with the identity.
-COPIES = 3.7
+# Matrices that are there when one is made of products with the identity, whose rows may have to be
+# filled up to whole tiles.
+COPIES = 4.3
 
 
 class CovarianceOperator(eqx.Module):
