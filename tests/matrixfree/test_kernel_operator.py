@@ -132,7 +132,7 @@ def test_refused():
         kx.KernelOperator(kx.apply(kx.SEKernel(), kx.Gradient()), X)
     many = np.zeros((300_000, 1))
     with pytest.raises(
-        kx.ResourceError, match=r"the matrix with what it is made of needs 2664\.0 GB"
+        kx.ResourceError, match=r"the matrix with what it is made of needs 3096\.0 GB"
     ):
         kx.KernelOperator(kx.SEKernel(), many).dense()
     with pytest.raises(kx.ResourceError, match=r"300000 x 300000 covariances needs 720\.0 GB"):
