@@ -58,7 +58,8 @@ def wave(count: Array) -> Array:
 
 def both_waves(count: Array) -> tuple[Array, Array]:
     """cos and sin of 2 pi count."""
-    sin, cos = (f(fraction(count)) for f in (sine, cosine))
+    half = fraction(count)
+    sin, cos = sine(half), cosine(half)
     return 1.0 - 2.0 * jnp.square(sin), 2.0 * sin * cos
 
 
