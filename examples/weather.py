@@ -77,7 +77,8 @@ def run(folder: Path, name: str, rows: int, steps: int) -> None:
     begin = time.perf_counter()
     X, y, Xs, ys = observations(rows)
     level = float(np.mean(y))
-    iterative = kernax.Iterative(tolerance=1e-3, probes=32, rank=1000, memory=8 * 2**30)
+    rank = max(1000, rows // 8)
+    iterative = kernax.Iterative(tolerance=1e-3, probes=32, rank=rank, memory=8 * 2**30)
     gp = process(kernax.Dense() if name == "dense" else iterative, level, rows < 1000)
     if jax.process_count() > 1:
         mesh = row_mesh()

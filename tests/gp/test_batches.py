@@ -105,6 +105,40 @@ def test_gradients_of_an_element_are_its_own():
             np.testing.assert_allclose(batch[i], own, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("at_once", [1, 2 * N * N, 2**20])
+def test_derivatives_do_not_depend_on_how_many_are_worked_on_together(monkeypatch, at_once):
+    """Chunks of one, of two with the last one filled up, and all in one: first derivatives in
+    everything, with weights of their own and hyperparameters that are shared, and second ones."""
+    monkeypatch.setattr("kernax.gp._one_pass.AT_ONCE", at_once)
+    shared = kx.BatchKernel(2.0 * kx.SEKernel(1.0), B, {"length_scale": 0, "value": None})
+    shared = shared.replace(length_scale=[0.5, 1.0, 2.0])
+    gp = kx.GaussianProcess(shared, [0.1, 0.2, 0.3], mean=kx.LinearMean([0.3, -0.2], 0.1))
+    weights = jnp.asarray([1.0, 2.0, 3.0])
+
+    def together(gp, x, y):
+        return jnp.sum(weights * gp.log_marginal_likelihood(x, y))
+
+    def apart(gp, x, y):
+        singles = [
+            kx.GaussianProcess(gp.kernel[i], gp.noise_variance[i], mean=gp.mean) for i in range(B)
+        ]
+        values = [one.log_marginal_likelihood(x[i], y[i]) for i, one in enumerate(singles)]
+        return jnp.sum(weights * jnp.stack(values))
+
+    def everything(function):
+        slopes = jax.value_and_grad(function, (0, 1, 2))
+        level = lambda c: function(gp.replace(bias=c * gp.mean.bias), X, c * Y)
+        return jax.jit(
+            lambda gp: (slopes(gp, X, Y), jax.hessian(level)(1.0), jax.jvp(level, (1.0,), (1.0,)))
+        )
+
+    found, expected = everything(together)(gp), everything(apart)(gp)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), found, expected
+    )
+    assert len(jax.tree.leaves(found)) == 11
+
+
 class Pair(kx.AbstractKernel):
     """1 on the diagonal and c elsewhere, which is indefinite as soon as c > 1."""
 

@@ -212,6 +212,21 @@ def test_inside_loops_branches_and_checkpoints():
     np.testing.assert_allclose(several(Ks), sum(textbook(K, y) for K in Ks), rtol=1e-12)
 
 
+@pytest.mark.parametrize("n", [3, 40])
+def test_second_derivatives_of_a_loop_of_gradient_steps(n):
+    """JAX takes the loop's program apart, and differentiates what it finds there once more."""
+    K, y = pair(n)
+
+    def end(value):
+        step = lambda y, _: (y + rate * jax.grad(value, 1)(K, y), None)
+        return lambda r: value(K, jax.lax.scan(step, y + r, None, length=2)[0])
+
+    rate = 0.1
+    for derivative in (jax.hessian, lambda f: jax.grad(jax.grad(f))):
+        found, expected = (jax.jit(derivative(end(f)))(0.3) for f in (value, plain))
+        np.testing.assert_allclose(found, expected, rtol=1e-11)
+
+
 def test_threads_may_share_a_compiled_function():
     both = jax.jit(jax.value_and_grad(value))
     Ks, ys = pair(60, size=4)

@@ -19,6 +19,7 @@ from .._errors import InputError, ParameterError, ShapeError
 from .._module import prepared
 from .._typing import HostArray
 from ..calculus import Identity
+from ..kernels._diagonal import add_to_diagonal
 from ..kernels._gram import covariance
 from ..kernels._levels import PointSet, check_batch
 from ._blocks import BlockData, Part, as_blocks, is_blocks, joint, prior_mean, real_values
@@ -284,7 +285,7 @@ def _of_blocks(gp: "GaussianProcess", data: BlockData) -> System:
         variance = gp.noise_variance if block.noise is None else block.noise.astype(dtype)
         noise.append(jnp.broadcast_to(variance, block.y.shape))
         residual.append(block.y.astype(dtype) - prior_mean(gp.mean, own, X).reshape(-1))
-    K = K + jnp.diag(jnp.where(real, jnp.concatenate(noise), 0.0))
+    K = add_to_diagonal(K, jnp.where(real, jnp.concatenate(noise), 0.0))
     rows = [jnp.repeat(X, own.components(X.shape[1]), axis=0) for own, X, _ in parts]
     count = jnp.sum(real).astype(dtype)
     total = jnp.sum(jnp.where(real, jnp.diagonal(K), 0.0))
@@ -300,7 +301,7 @@ def _of_values(gp: "GaussianProcess", data: Data) -> System:
     n = X.shape[0]
     K = covariance(gp.kernel, X, real) if n else jnp.zeros((0, 0), X.dtype)
     noise = jnp.broadcast_to(gp.noise_variance, (n,))
-    K = K + jnp.diag(noise if real is None else jnp.where(real, noise, 0.0))
+    K = add_to_diagonal(K, noise if real is None else jnp.where(real, noise, 0.0))
     diagonal = jnp.diagonal(K)
     mean = evaluate_mean(gp.mean, X)
     mean = mean[:, None] if data.targets else mean

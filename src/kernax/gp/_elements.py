@@ -36,11 +36,17 @@ class Per(NamedTuple):
         return tuple(level.over_inputs for level in levels)
 
 
-def over_elements(function: Callable[..., Any], gp: Any, *others: Per, part: Any = None) -> Any:
+def over_elements(
+    function: Callable[..., Any],
+    gp: Any,
+    *others: Per,
+    part: Any = None,
+    over: Callable[..., Any] = vmap_levels,
+) -> Any:
     """``function(gp, part, *values)`` for one element of a batch, with batch axes in front.
 
     The process comes to ``function`` without its batches, and so does ``part``, a kernel of the
-    same batches or None.
+    same batches or None. ``over``: how the elements are gone through.
     """
     levels: tuple[Level, ...] = gp.kernel.levels()
     if not levels:
@@ -50,17 +56,18 @@ def over_elements(function: Callable[..., Any], gp: Any, *others: Per, part: Any
     arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
     depth = len(levels)
     has_axes = [tuple(depth - 1 - i in own for i in range(depth)) for own in leaf_axes]
-    others = (*_own(gp, depth), *others)
+    beside = _own(gp, depth)
+    others = (*beside, *others)
 
     def element(*found: Any) -> Any:
         filled = iter(found)
         full = [next(filled) if eqx.is_array(leaf) else leaf for leaf in leaves]
         kernel, own_part = jax.tree.unflatten(treedef, full)
-        single = _single(gp, kernel, *(next(filled) for _ in range(3)))
+        single = _single(gp, kernel, *(next(filled) for _ in beside))
         return function(single, own_part, *filled)
 
     values = [*arrays, *(other.value for other in others)]
-    return vmap_levels(element, levels, values, [*has_axes, *(o.axes(levels) for o in others)])
+    return over(element, levels, values, [*has_axes, *(o.axes(levels) for o in others)])
 
 
 def element_of(gp: Any, index: Any, *others: Per) -> tuple[Any, ...]:
@@ -80,27 +87,32 @@ def element_of(gp: Any, index: Any, *others: Per) -> tuple[Any, ...]:
         if eqx.is_array(leaf):
             own = next(found)
             leaves[number] = pick(leaf, tuple(depth - 1 - i in own for i in range(depth)))
-    noise, spread, level, *rest = (
+    beside = _own(gp, depth)
+    values = [
         None if other.value is None else pick(other.value, other.axes(levels))
-        for other in (*_own(gp, depth), *others)
-    )
-    return (_single(gp, jax.tree.unflatten(treedef, leaves), noise, spread, level), *rest)
+        for other in (*beside, *others)
+    ]
+    single = _single(gp, jax.tree.unflatten(treedef, leaves), *values[: len(beside)])
+    return (single, *values[len(beside) :])
 
 
-def _single(gp: Any, kernel: Any, noise: Any, spread: Any, level: Any) -> Any:
-    fields = {"kernel": kernel, "noise_variance": noise, "input_variance": spread}
-    if level is not None:
-        fields["mean"] = rebuild_fields(ConstantMean, {"value": level})
+def _single(gp: Any, kernel: Any, noise: Any, spread: Any, *of_mean: Any) -> Any:
+    arrays, rest = eqx.partition(gp.mean, eqx.is_array)
+    mean = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), of_mean), rest)
+    fields = {"kernel": kernel, "noise_variance": noise, "input_variance": spread, "mean": mean}
     return rebuild_fields(type(gp), field_values(gp) | fields)
 
 
-def _own(gp: Any, batches: int) -> tuple[Per, Per, Per]:
-    """What a process has per element beside its kernel: the noise of values and of inputs, and
-    the value of a constant mean."""
-    level = gp.mean.value if isinstance(gp.mean, ConstantMean) else None
+def _own(gp: Any, batches: int) -> tuple[Per, ...]:
+    """What a process has beside its kernel: the noise of values and of inputs, and the arrays of
+    its mean, of which the value of a constant one may have batch axes."""
     noises = (gp.noise_variance, gp.input_variance)
-    first, second = (Per(v, 0 if v is None else max(v.ndim - batches, 0)) for v in noises)
-    return first, second, Per(level, 0)
+    arrays = jax.tree.leaves(eqx.filter(gp.mean, eqx.is_array))
+    shared = not isinstance(gp.mean, ConstantMean)
+    return (
+        *(Per(v, 0 if v is None else max(v.ndim - batches, 0)) for v in noises),
+        *(Per(v, v.ndim if shared else 0) for v in arrays),
+    )
 
 
 def check_shapes(gp: Any) -> None:

@@ -16,6 +16,7 @@ from .._module import Structure, flatten, prepared
 from .._typing import ArrayLike, Key, NanOption, Shape
 from ..calculus import Identity
 from ..calculus._apply import AppliedKernel, as_operator, cast
+from ..kernels._diagonal import add_to_diagonal
 from ..kernels._gram import covariance, variances
 from ..matrixfree import Estimate, Iterative
 from ..matrixfree._tiles import tiled_product
@@ -119,7 +120,7 @@ class IterativePosterior(eqx.Module):
         C: Array = _covariance(
             *self._compiled(), self.plan, core.key_of(self.solver), points, finite
         )
-        return C + jnp.diag(_noise(*self._compiled(), points)) if observation else C
+        return add_to_diagonal(C, _noise(*self._compiled(), points)) if observation else C
 
     def sample(
         self, key: Key, Xs: ArrayLike, shape: Shape = (), *, observation: bool = False

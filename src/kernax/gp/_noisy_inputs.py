@@ -33,6 +33,7 @@ from .._module import as_parameter
 from .._parameters import NonNegative
 from ..calculus import Derivative, Gradient, Identity, LinearOperator
 from ..calculus._evaluate import variances
+from ..kernels._diagonal import add_to_diagonal
 from ..linalg import solve
 from ._blocks import cross, prior_mean
 
@@ -51,7 +52,7 @@ def with_input_noise(gp: Any, at: "System") -> "System":
     s = jnp.broadcast_to(gp.input_variance, (d,))
     bent = functools.reduce(operator.add, _bends(s, d))
     marked = lambda values: values if at.real is None else jnp.where(at.real, values, 0.0)
-    noisy = lambda added: at.K + jnp.diag(marked(added))
+    noisy = lambda added: add_to_diagonal(at.K, marked(added))
 
     def again(found: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], None]:
         added, bend = found

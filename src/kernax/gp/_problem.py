@@ -15,6 +15,7 @@ from ..linalg import log_density
 from ._data import system
 from ._elements import element_of, over_elements
 from ._free_space import FreeSpace, coordinate, free_space
+from ._one_pass import in_one_pass
 from ._priors import log_prior
 
 # Numbers in the covariance matrices that are evaluated together.
@@ -188,7 +189,8 @@ def _loss(
         values = space.values(u, start)
         gp = with_leaves(gp, values)
         each = lambda gp, part, *arrays: _log_likelihood(gp, part, data.element(*arrays))
-        each_value, each_jitter = over_elements(each, gp, *data.arrays)
+        over = in_one_pass(data.rows)
+        each_value, each_jitter = over_elements(each, gp, *data.arrays, over=over)
         log_posterior, jitter = jnp.sum(each_value), jnp.max(each_jitter)
     if priors:
         log_posterior = log_posterior + log_prior(priors, values)

@@ -24,6 +24,7 @@ from .._module import Parameterised, Structure, flatten, named_leaves, short
 from .._parameters import non_negative
 from .._typing import ArrayLike, Key, NanOption, Parameter, Shape
 from ..kernels import AbstractKernel, NegKernel
+from ..kernels._diagonal import add_to_diagonal
 from ..kernels._gram import covariance
 from ..linalg import Dense, cholesky, log_density
 from ..linalg._mvn import failure, not_psd, report
@@ -46,6 +47,7 @@ from ._elements import Per, check_shapes, over_elements
 from ._iterative import key_of, likelihood_of, plan_of
 from ._iterative import report as report_solves
 from ._means import ZeroMean, as_mean, evaluate_mean
+from ._one_pass import in_one_pass
 
 
 class GaussianProcess(Parameterised):
@@ -256,7 +258,8 @@ def _log_likelihood(
         at = system(gp, data.element(*arrays))
         return log_density(at.K, at.residual, at.n, at.scale)
 
-    found: tuple[Array, Array] = over_elements(element, gp, *data.arrays)
+    over = in_one_pass(data.rows)
+    found: tuple[Array, Array] = over_elements(element, gp, *data.arrays, over=over)
     return found
 
 
@@ -284,7 +287,7 @@ def _sample(
         def draws_at(points: Array, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
             K = covariance(gp.kernel, points, noise=observation)
             if observation:
-                K = K + jnp.diag(jnp.broadcast_to(gp.noise_variance, (X.shape[0],)))
+                K = add_to_diagonal(K, jnp.broadcast_to(gp.noise_variance, (X.shape[0],)))
             mean, scale = evaluate_mean(gp.mean, points), jnp.mean(jnp.diagonal(K))
             return draw(key, mean, K, scale, shape)
 

@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from .._padding import Real
 from .._typing import Matrix, OtherPoints, Points, Square, Vector
+from ._diagonal import with_diagonal
 from ._mirror import mirror
 
 # Numbers of pairs in a block of rows, which should stay in the cache with what is made of it.
@@ -72,11 +73,6 @@ def triangle(
 
     split = (X, diagonal, jnp.arange(n), real)
     return _by_rows(whole, rows, kernel, (X, real), split)
-
-
-def with_diagonal(K: Square, diagonal: Vector) -> Square:
-    """K with another diagonal."""
-    return jnp.where(jnp.eye(K.shape[0], dtype=bool), diagonal[:, None], K)
 
 
 def _tiled(

@@ -18,7 +18,8 @@ from .._errors import ShapeError
 from .._memory import check_memory
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
-from ._blocks import rectangle, triangle, with_diagonal
+from ._blocks import rectangle, triangle
+from ._diagonal import with_diagonal
 from ._levels import PointSet, over_levels
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Dense factorisations, and the Gaussian log density with its hand-written derivative.
+"""Dense factorisations, and the Gaussian log density.
 
 Jitter (a multiple c of the identity) is added only where the Cholesky factorisation fails without:
 c is 1, 10 or 100 times n eps mean(diag), capped at max(sqrt(eps), 10 n eps) mean(diag), reported,
@@ -7,7 +7,6 @@ and a constant to every derivative.
 
 import enum
 import math
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._typing import Scalar, Square
+from . import _derivatives as _derivatives  # the rules of what follows
 from . import _portable, _primitive
 
 LADDER = (1.0, 10.0, 100.0)
@@ -44,7 +44,6 @@ def jitter_ladder(count: Any, scale: Any, dtype: Any) -> tuple[Array, Array, Arr
     return first, second, third
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
 def cholesky(K: Square, count: Scalar, scale: Scalar, route: str = "auto") -> tuple[Square, Scalar]:
     """The lower factor of K, or of K + c I where K has none, and c.
 
@@ -54,18 +53,8 @@ def cholesky(K: Square, count: Scalar, scale: Scalar, route: str = "auto") -> tu
     return _primitive.factor(K, _amounts(K, count, scale), route)
 
 
-@cholesky.defjvp
-def _(route: str, primals: Any, tangents: Any) -> Any:
-    L, c = cholesky(*primals, route)
-    dK = tangents[0]
-    # dL = L Phi(L^-1 dK L^-T), Phi: the lower triangle with half its diagonal (Murray 2016).
-    inner = whiten(L, whiten(L, dK).T)
-    half = jnp.tril(inner) - 0.5 * jnp.diag(jnp.diag(inner))
-    return (L, c), (jnp.matmul(L, half, precision="highest"), jnp.zeros_like(c))
-
-
 def _amounts(K: Square, count: Scalar, scale: Scalar) -> Array:
-    return jnp.stack(jitter_ladder(count, scale, K.dtype))
+    return jax.lax.stop_gradient(jnp.stack(jitter_ladder(count, scale, K.dtype)))
 
 
 def whiten(L: Square, B: Array, *, transpose: bool = False) -> Array:
@@ -75,7 +64,6 @@ def whiten(L: Square, B: Array, *, transpose: bool = False) -> Array:
     return solution if B.ndim == 2 else solution[:, 0]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4,))
 def log_density(
     K: Square, y: Array, count: Scalar, scale: Scalar, route: str = "auto"
 ) -> tuple[Scalar, Scalar]:
@@ -89,39 +77,9 @@ def log_density(
     return _total(half_log_det, square, count), jitter
 
 
-@log_density.defjvp
-def _(route: str, primals: Any, tangents: Any) -> Any:
-    function = partial(_with_inverse, route)
-    (value, _, _, jitter), (dvalue, _, _, _) = jax.jvp(function, primals, tangents)
-    return (value, jitter), (dvalue, jnp.zeros_like(jitter))
-
-
 def solve(K: Square, y: Array, count: Scalar, scale: Scalar) -> Array:
     """K^-1 y for y (n,), as the log density has it: with the same jitter and derivatives."""
-    return _with_inverse("auto", K, y, count, scale)[1]
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _with_inverse(
-    route: str, K: Square, y: Array, count: Scalar, scale: Scalar
-) -> tuple[Scalar, Array, Square, Scalar]:
-    """The log density with a = K^-1 y and P = K^-1: all that its own derivatives need."""
-    amounts = _amounts(K, count, scale)
-    half_log_det, square, jitter, a, P = _primitive.inverse(K, y.T, amounts, route)
-    return _total(half_log_det, square, count), a.T, P, jitter
-
-
-@_with_inverse.defjvp
-def _(route: str, primals: Any, tangents: Any) -> Any:
-    # Closed under differentiation: the outputs are all that the tangents are made of.
-    _, a, P, jitter = out = _with_inverse(route, *primals)
-    dK, dy = tangents[0], tangents[1]
-    dot = lambda A, B: jnp.matmul(A, B, precision="highest")
-    # One matrix, which reverse mode hands on times a number.
-    W = 0.5 * (a[:, None] * a[None, :] - P if a.ndim == 1 else dot(a, a.T) - a.shape[1] * P)
-    dvalue = jnp.sum(W * dK) - jnp.sum(a * dy)
-    da = dot(P, dy - dot(dK, a))
-    return out, (dvalue, da, -dot(P, dot(dK, P)), jnp.zeros_like(jitter))
+    return _primitive.inverse(K, y, _amounts(K, count, scale))[3]
 
 
 def _total(half_log_det: Scalar, square: Array, count: Scalar) -> Scalar:

@@ -17,6 +17,7 @@ from . import _blocked
 
 LARGEST = 46340  # n^2 fits into the 32-bit integers that LAPACK may count with
 TILE = 128
+UNBLOCKED = 96  # rows up to which LAPACK's plain loops beat blocks that are handed to threads
 
 # OpenBLAS reads when it is loaded for how many cycles, as a power of two, its threads shall wait in
 # a loop for more work. By default that is 25 ms, in which they take processors from what comes
@@ -30,6 +31,8 @@ class Routines(NamedTuple):
 
     potrf: Any
     potri: Any
+    potf2: Any  # the same without blocks
+    lauu2: Any
     trtri: Any
     lauum: Any
     trsv: Any
@@ -59,6 +62,8 @@ def routines(char: str) -> Routines:
     return Routines(
         routine(cython_lapack, "potrf", 5),
         routine(cython_lapack, "potri", 5),
+        routine(cython_lapack, "potf2", 5),
+        routine(cython_lapack, "lauu2", 5),
         routine(cython_lapack, "trtri", 6),
         routine(cython_lapack, "lauum", 5),
         routine(cython_blas, "trsv", 8),
@@ -100,7 +105,9 @@ def factorise(
 ) -> tuple[HostArray, ...]:
     """The results for matrices (g, n, n), one after the other; in K where that is writeable."""
     g, n, _ = K.shape
-    if n > _blocked.AT_ONCE:
+    if n <= UNBLOCKED:
+        routines = _unblocked(routines)
+    elif n > _blocked.AT_ONCE:
         routines = _blocked.in_blocks(routines, n)
     potrf, potri, one = routines.potrf, routines.potri, routines.one
     m = ys[0].shape[1] if ys else 0
@@ -148,6 +155,16 @@ def factorise(
     half_log_det = np.log(pivots, dtype=np.float64).sum(axis=1).astype(K.dtype)
     square = np.square(z, dtype=np.float64).sum(axis=2).astype(K.dtype)
     return (half_log_det, square, c, a, work)[: 5 if with_inverse else 3]
+
+
+def _unblocked(routines: Routines) -> Routines:
+    """The routines, with `potrf` and `potri` for small matrices."""
+
+    def potri(uplo: int, n: int, A: int, lda: int, info: int) -> None:
+        routines.trtri(uplo, PLAIN, n, A, lda, info)
+        routines.lauu2(uplo, n, A, lda, info)
+
+    return routines._replace(potrf=routines.potf2, potri=potri)
 
 
 def _climb(

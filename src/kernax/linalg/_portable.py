@@ -69,7 +69,7 @@ def solve(L: Array, B: Array, *, transpose: bool = False) -> Array:
     """L^-1 B, or L^-T B, for the columns of a matrix."""
     # LAPACK reads columns first: the transpose of L is in its order as it is, L would be copied.
     solution: Array = jax.lax.linalg.triangular_solve(
-        L.T, B, left_side=True, lower=False, transpose_a=not transpose
+        L.mT, B, left_side=True, lower=False, transpose_a=not transpose
     )
     return solution
 

@@ -3,7 +3,7 @@
 JAX has no `potri`, and K^-1 from triangular solves costs 2.5 times what LAPACK asks. On a CPU the
 work is one call to the host for a whole batch: by a primitive of our own and not by
 `jax.pure_callback`, which puts its operands on the device inside the callback and so can wait for
-itself. Small matrices and other platforms stay in JAX. Derivatives are in `_dense`.
+itself. Small matrices and other platforms stay in JAX. Derivatives are in `_derivatives`.
 """
 
 import math
