@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-AT_ONCE = 2**16  # numbers worked on at a time: half a megabyte, which a cache holds
+AT_ONCE = 2**17  # numbers worked on at a time: a megabyte, which a cache holds
 TERMS = 4  # rows subtracted in one pass
 
 
@@ -82,7 +82,7 @@ def small(K: Array, amounts: Array, y: Array, wanted: str) -> tuple[Array, ...]:
     many there are, to the bit.
     """
     g, n, _ = K.shape
-    width = 2 * n + y.shape[1]
+    width = n + y.shape[1]
     pieces = max(1, -(-g * n * width // AT_ONCE))
     size = -(-g // pieces)
     whole = K, amounts, y
@@ -112,29 +112,31 @@ def _piece(K: Array, amounts: Array, y: Array, wanted: str) -> tuple[Array, ...]
     def climb(state: Any) -> Any:
         step, c, _, _ = state
         R = _eliminate(K, y, c, wanted == "inverse")
-        # A pivot that is not positive makes all that follow NaN.
-        more = jnp.isnan(R[n - 1, :, n - 1]) & finite & (step < amounts.shape[1])
+        # A pivot that is not positive makes all that follow NaN; the last may be zero.
+        more = ~jnp.isfinite(R[n - 1, :, n - 1]) & finite & (step < amounts.shape[1])
         # Those that have a factor go through it again with the same c, and get the same.
         c = jnp.where(more, amounts[:, jnp.minimum(step, amounts.shape[1] - 1)], c)
         return step + 1, c, more, R
 
     rows = -(-n // TERMS) * TERMS
-    R = jnp.zeros((rows, g, n + m + (n if wanted == "inverse" else 0)), K.dtype)
+    R = jnp.zeros((rows, g, n + m), K.dtype)
     start = (jnp.asarray(0), jnp.zeros(g, K.dtype), jnp.ones(g, bool), R)
     _, c, _, R = jax.lax.while_loop(lambda state: state[2].any(), climb, start)
 
-    pivots = jnp.stack([R[k, :, k] for k in range(n)], axis=1)
-    good = jnp.isfinite(pivots).all(axis=1)
+    inverses = jnp.stack([R[k, :, k] for k in range(n)], axis=1)
+    good = (jnp.isfinite(inverses) & (inverses > 0)).all(axis=1)
     # A whole number of vectors: a remainder of fewer may be computed by another logarithm.
-    logs = jnp.log(jnp.pad(pivots, ((0, 0), (0, -n % 16)), constant_values=1.0))
-    half_log_det = jnp.where(good, jnp.sum(logs, axis=1), jnp.nan)
+    logs = jnp.log(jnp.pad(inverses, ((0, 0), (0, -n % 16)), constant_values=1.0))
+    half_log_det = jnp.where(good, 0.0 - jnp.sum(logs, axis=1), jnp.nan)
     z = R[:n, :, n : n + m]
     square = jnp.where(good[:, None], jnp.sum(jnp.square(z), axis=0), jnp.nan)
     if wanted == "density":
         return half_log_det, square, c
+    lower = jnp.where(jnp.tri(n, dtype=bool)[:, None, :], R[:n, :, :n], 0.0)
+    lower = jax.lax.optimization_barrier(lower)  # or each entry of P would choose again
     P = jnp.zeros((), K.dtype)
     for k in range(n):  # one fused pass, exactly symmetric
-        row = R[k, :, n + m :]
+        row = lower[k]
         P = row[:, :, None] * row[:, None, :] + P
     P = jnp.where(good[:, None, None], P, jnp.nan)
     a = jnp.where(good[:, None, None], _substitute(R, n, m), jnp.nan)
@@ -142,30 +144,31 @@ def _piece(K: Array, amounts: Array, y: Array, wanted: str) -> tuple[Array, ...]
 
 
 def _eliminate(K: Array, y: Array, c: Array, inverse: bool) -> Array:
-    """The rows of [L^T, L^-1 y, L^-1], L L^T = K + c I; the last block where it is wanted.
+    """The rows of [L^T, L^-1 y], L L^T = K + c I, with L^-1 where L^T is zero, if it is wanted.
 
     By columns of L: row k is that of [K + c I, y, I] less the rows above times L[k, :], divided by
-    the root of its pivot. Rows come first, then matrices, then the entries of the row.
+    the root of its pivot. L^T is kept to the right of the diagonal, L^-1 on it and to the left.
+    Rows come first, then matrices, then the entries of the row.
     """
     (g, n, _), m = K.shape, y.shape[1]
-    width = n + m + (n if inverse else 0)
+    width = n + m
     entry = jnp.arange(width)[None, :]
-    eye = jnp.eye(n, dtype=K.dtype)
 
     def step(k: Array, R: Array) -> Array:
-        parts = [_at(K, k, 1), _at(y, k, 2)]
-        parts += [jnp.broadcast_to(_at(eye, k, 0)[None, :], (g, n))] if inverse else []
-        row = jnp.concatenate(parts, axis=1)
-        row = jnp.where(entry == k, row + c[:, None], row)
+        row = jnp.concatenate([_at(K, k, 1), _at(y, k, 2)], axis=1)
+        row = jnp.where(entry == k, row + c[:, None], jnp.where(entry > k, row, 0.0))
 
         def subtract(t: Array, row: Array) -> Array:
             for j in range(TERMS):  # rows that are not there yet are zero
-                above = _at(R, TERMS * t + j, 0)
-                row = row - above * _at(above, k, 1)[:, None]
+                i = TERMS * t + j
+                above = _at(R, i, 0)
+                known = (entry <= i) | (entry >= k) if inverse else entry >= k
+                row = row - jnp.where(known, above * _at(above, k, 1)[:, None], 0.0)
             return row
 
         row = jax.lax.fori_loop(0, (k + TERMS - 1) // TERMS, subtract, row)
-        row = jnp.where(entry >= k, row, 0.0) / jnp.sqrt(_at(row, k, 1))[:, None]
+        root = jnp.sqrt(_at(row, k, 1))[:, None]
+        row = jnp.where(entry == k, 1.0, row) / root
         return jax.lax.dynamic_update_index_in_dim(R, row, k, 0)
 
     rows = -(-n // TERMS) * TERMS
@@ -180,7 +183,7 @@ def _substitute(R: Array, n: int, m: int) -> Array:
         k = n - 1 - i
         row = _at(R, k, 0)
         known = jnp.sum(row[:, None, :n] * a, axis=2)
-        value = (row[:, n : n + m] - known) / _at(row, k, 1)[:, None]
+        value = (row[:, n : n + m] - known) * _at(row, k, 1)[:, None]
         return jax.lax.dynamic_update_index_in_dim(a, value, k, 2)
 
     return jax.lax.fori_loop(0, n, step, jnp.zeros((g, m, n), R.dtype))
