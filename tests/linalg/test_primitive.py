@@ -288,13 +288,31 @@ assert np.isfinite(small[0]).all()
 with jax.enable_x64(True):
     found = jax.jit(both)(jnp.asarray(np.float64(Ks[0])), jnp.asarray(np.float64(ys[0])))
     assert found[0].dtype == found[1].dtype == jnp.float64
+# A batch of processes that both devices share, as the types of its arrays say: each has its own
+# elements, and is sent none of the others.
+import kernax as kx
+mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+kernel = kx.BatchKernel(2.0 * kx.SEKernel(1.0), 6, {"length_scale": 0, "value": None})
+gp = kx.GaussianProcess(kernel.replace(length_scale=np.linspace(0.5, 2.0, 6)), np.full(6, 0.1))
+place = jax.sharding.NamedSharding(mesh, P("batch"))
+spread = lambda x: jax.device_put(x, place) if np.shape(x)[:1] == (6,) else x
+total = lambda gp, X, y: jnp.sum(gp.log_marginal_likelihood(X, y))
+both = jax.jit(jax.value_and_grad(total, (0, 1, 2)))
+mean = jax.jit(lambda gp, X, y: gp.condition(X, y).mean(jnp.ones((3, 2))))
+one = gp, jnp.asarray(R[:, :40, :2]), ys[:, :40]
+two = jax.tree.map(spread, one)
+jax.tree.map(close, (both(*two), mean(*two)), (both(*one), mean(*one)))
+for found in (both(*two)[1][1], mean(*two), two[0].kernel.gram(two[1])):
+    assert found.sharding.spec[0] == "batch"
+assert "all-gather" not in both.lower(*two).compile().as_text()
 print("done")
 """
 
 
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs `taskset`")
 def test_nothing_waits_for_itself_on_one_core():
-    """Six likelihoods in one program, and two devices: a callback that asked JAX would hang."""
+    """Six likelihoods in one program, and two devices that share out a batch: a callback that
+    asked JAX would hang."""
     run = subprocess.run(
         ["taskset", "-c", "0", sys.executable, "-c", SCRIPT],
         capture_output=True, text=True, timeout=300,

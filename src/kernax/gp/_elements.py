@@ -10,7 +10,7 @@ import numpy as np
 
 from .._errors import ParameterError, ShapeError
 from .._module import field_values, rebuild_fields
-from ..kernels._levels import Level, unbatched, vmap_levels
+from ..kernels._levels import Level, on_devices, unbatched, vmap_levels
 from ._means import ConstantMean
 
 
@@ -67,7 +67,8 @@ def over_elements(
         return function(single, own_part, *filled)
 
     values = [*arrays, *(other.value for other in others)]
-    return over(element, levels, values, [*has_axes, *(o.axes(levels) for o in others)])
+    axes = [*has_axes, *(other.axes(levels) for other in others)]
+    return on_devices(over, element, levels, values, axes)
 
 
 def element_of(gp: Any, index: Any, *others: Per) -> tuple[Any, ...]:

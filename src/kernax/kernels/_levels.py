@@ -1,5 +1,6 @@
 """One function of a kernel and sets of points, over every batch axis there is."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from .. import _padding
@@ -83,7 +85,7 @@ def over_levels(function: Callable[..., Array], kernel: Any, *sets: PointSet) ->
         full = [next(filled) if eqx.is_array(leaf) else leaf for leaf in leaves]
         return function(jtu.tree_unflatten(treedef, full), *filled)
 
-    result: Array = vmap_levels(element, levels, [*dynamic, *arrays], has_axes)
+    result: Array = on_devices(vmap_levels, element, levels, [*dynamic, *arrays], has_axes)
     return result
 
 
@@ -108,6 +110,38 @@ def vmap_levels(
         repeat = lambda result: jnp.broadcast_to(result[None], (size, *result.shape))
         return jax.tree.map(repeat, step(*values))
     return jax.vmap(step, in_axes=axes, axis_size=size)(*values)
+
+
+def on_devices(
+    over: Callable[..., Any],
+    function: Callable[..., Any],
+    levels: tuple[Level, ...],
+    values: list[Any],
+    has_axes: list[tuple[bool, ...]],
+) -> Any:
+    """``over(function, levels, values, has_axes)``: what `vmap_levels` gives.
+
+    Where the types of arrays say that devices share out the outermost axis, each goes through its
+    own elements, and nothing is moved between them.
+    """
+    first = [bool(own and own[0]) for own in has_axes]
+    batched = [value for value, has in zip(values, first, strict=True) if has]
+    places = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves(batched)]
+    owners = [place for place in places if place.spec and place.spec[0] is not None]
+    if not owners:
+        return over(function, levels, values, has_axes)
+    mesh, axis = owners[0].mesh, owners[0].spec[0]
+    own, whole = PartitionSpec(axis), PartitionSpec()
+    names = axis if isinstance(axis, tuple) else (axis,)
+    part = levels[0]._replace(size=levels[0].size // math.prod(mesh.shape[name] for name in names))
+    specs = [own if has else whole for has in first]
+    placed = lambda value, spec: jax.tree.map(
+        lambda leaf: jax.sharding.reshard(leaf, jax.sharding.NamedSharding(mesh, spec)), value
+    )
+    return jax.shard_map(
+        lambda values: over(function, (part, *levels[1:]), values, has_axes),
+        mesh=mesh, in_specs=(specs,), out_specs=own, check_vma=False,
+    )([placed(value, spec) for value, spec in zip(values, specs, strict=True)])  # fmt: skip
 
 
 def _check_points(sets: tuple[PointSet, ...]) -> None:
