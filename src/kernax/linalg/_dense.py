@@ -7,6 +7,7 @@ and a constant to every derivative.
 
 import enum
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -64,6 +65,7 @@ def whiten(L: Square, B: Array, *, transpose: bool = False) -> Array:
     return solution if B.ndim == 2 else solution[:, 0]
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
 def log_density(
     K: Square, y: Array, count: Scalar, scale: Scalar, route: str = "auto"
 ) -> tuple[Scalar, Scalar]:
@@ -75,6 +77,19 @@ def log_density(
     """
     half_log_det, square, jitter = _primitive.density(K, y.T, _amounts(K, count, scale), route)
     return _total(half_log_det, square, count), jitter
+
+
+@log_density.defjvp
+def _(route: str, primals: Any, tangents: Any) -> Any:
+    K, y, count, scale = primals
+    found = _primitive.inverse(K, y.T, _amounts(K, count, scale), route)
+    half_log_det, square, jitter, a, P = found
+    a = a.T
+    # One matrix for what the determinant and the quadratic form say, which reverse mode keeps.
+    outer = a[:, None] * a[None, :] if a.ndim == 1 else jnp.matmul(a, a.T, precision="highest")
+    W = 0.5 * (outer - P if a.ndim == 1 else outer - a.shape[1] * P)
+    slope = jnp.sum(W * tangents[0]) - jnp.sum(a * tangents[1])
+    return (_total(half_log_det, square, count), jitter), (slope, jnp.zeros_like(jitter))
 
 
 def solve(K: Square, y: Array, count: Scalar, scale: Scalar) -> Array:
