@@ -321,7 +321,7 @@ def test_a_step_out_of_the_positive_definite_region_is_shortened():
 
 
 def test_starts_that_fail(fitted, monkeypatch):
-    nowhere = lambda problem, key: np.full((1, problem.space.size), np.nan)
+    nowhere = lambda problem, *_: np.full((1, problem.space.size), np.nan)
     monkeypatch.setattr(Problem, "_random_start", nowhere)
     result = fit(restarts=2)
     assert result.converged

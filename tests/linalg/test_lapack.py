@@ -124,6 +124,52 @@ def test_the_rounding_of_small_scales_and_large():
             np.testing.assert_allclose(s * other[4], P, rtol=1e-13)
 
 
+def padded(A, n):
+    """The matrix with rows and columns of the identity behind its own."""
+    whole = np.eye(n)
+    whole[: len(A), : len(A)] = A
+    return whole
+
+
+@pytest.mark.parametrize("size", [1, 5, 6])
+def test_rows_of_the_identity_at_the_end_are_not_there(size):
+    """To the bit, with jitter and where it does not help; each matrix has rows of its own."""
+    n, good = 7, with_condition(size, 1e3)
+    singular, wrong = np.ones((size, size)) * 2.0, -good
+    others = [with_condition(n, 10.0), padded(with_condition(3, 10.0), n)]
+    y, rhs = np.zeros((1, n)), np.random.default_rng(0).normal(size=size)
+    y[0, :size] = rhs
+    run = partial(factorise, routines("d"))
+    for A in (good, singular, wrong):
+        tries = np.broadcast_to(EPS * np.array([10.0, 100.0, 1000.0]), (3, 3))
+        K = np.stack([padded(A, n), *others])
+        for wanted in ("factor", "density", "inverse"):
+            ys = () if wanted == "factor" else (np.stack([y] * 3),)
+            own = () if wanted == "factor" else (rhs[None, None],)
+            found = [x[0] for x in run(wanted, K.copy(), tries, *ys)]
+            expected = [x[0] for x in run(wanted, A[None].copy(), tries[:1], *own)]
+            if A is wrong:
+                assert all(np.isnan(x).all() for i, x in enumerate(found) if x.ndim or i == 0)
+                continue
+            for x, alone in zip(found, expected, strict=True):
+                part = x[tuple(slice(size if extent == n else None) for extent in x.shape)]
+                np.testing.assert_array_equal(part, alone)
+            for whole in (x for x in found if x.shape == (n, n)):
+                np.testing.assert_array_equal(whole, padded(whole[:size, :size], n))
+
+
+def test_rows_that_only_look_like_those_of_the_identity_count():
+    """A one on the diagonal and a zero in the first column, but not in the others."""
+    A = np.eye(5)
+    A[3, 1] = A[1, 3] = 0.5
+    middle = np.eye(5)
+    middle[4, 0] = middle[0, 4] = 0.5
+    for K in (A, middle):
+        tries, y = np.zeros((1, 3)), np.ones((1, 1, 5))
+        *_, P = factorise(routines("d"), "inverse", K[None].copy(), tries, y)
+        np.testing.assert_allclose(P[0], np.linalg.inv(K), rtol=1e-15, atol=1e-15)
+
+
 # --- failures ----------------------------------------------------------------------------------
 
 

@@ -276,8 +276,8 @@ def _warn(problem: Problem, runs: Runs, chosen: HostArray, messages: list[str]) 
     single = problem.elements == 1
     bounds = [
         (f"element {e}: " * (not single)) + text
-        for e, row in enumerate(chosen)
-        for text in problem.space.at_bounds(runs.u[row], problem.start_of(e))
+        for e, (row, start) in enumerate(zip(chosen, problem.starts_of_elements(), strict=True))
+        for text in problem.space.at_bounds(runs.u[row], start)
     ]
     for text in bounds if single else bounds[:1]:
         more = f" (and {len(bounds) - 1} more)" if not single and len(bounds) > 1 else ""

@@ -67,7 +67,7 @@ class FreeSpace:
                 total = total + jnp.sum(jnp.log(slope))
         return total
 
-    def at_bounds(self, u: HostArray, start: dict[str, Array]) -> list[str]:
+    def at_bounds(self, u: HostArray, start: dict[str, Any]) -> list[str]:
         """What ran into the end of its range, as text."""
         found = []
         for path, constraint, part in zip(

@@ -49,7 +49,7 @@ class Problem:
     def starts(self, count: int, key: Array) -> HostArray:
         """The given values, then ``count`` random starts, for every element: (runs, k)."""
         self.runs = (count + 1) * self.elements
-        drawn = [self._random_start(jax.random.fold_in(key, i)) for i in range(count)]
+        drawn = [self._random_start(key, i) for i in range(count)]
         origin = np.zeros((self.elements, self.space.size), self.dtype)
         return np.concatenate([origin, *drawn])
 
@@ -61,18 +61,21 @@ class Problem:
             parts.append(np.asarray(coordinate(constraint, values[path], start)).reshape(-1))
         return np.concatenate(parts).astype(self.dtype)
 
-    def _random_start(self, key: Array) -> HostArray:
+    def _random_start(self, key: Array, number: int) -> HostArray:
         """Free coordinates drawn from the priors; without one, around the start."""
         parts = [np.zeros((self.elements, 0), self.dtype)]
+        # On the host, where nothing has to be compiled for a few numbers.
+        around = np.random.default_rng([number, *np.ravel(jax.random.key_data(key)).tolist()])
         for index, path in enumerate(self.space.paths):
-            start, own = self.start[path].astype(self.dtype), jax.random.fold_in(key, index)
+            start = self.start[path].astype(self.dtype)
             if path in self.priors:
+                own = jax.random.fold_in(jax.random.fold_in(key, number), index)
                 with jax.numpy_dtype_promotion("standard"):
                     drawn = self.priors[path].sample(own, start.shape).astype(self.dtype)
-                u = coordinate(self.space.constraints[index], drawn, start)
+                u = np.asarray(coordinate(self.space.constraints[index], drawn, start))
             else:
-                u = 1.5 * jax.random.normal(own, start.shape, self.dtype)
-            parts.append(np.asarray(u).reshape(self.elements, -1))
+                u = 1.5 * around.normal(size=start.shape).astype(self.dtype)
+            parts.append(u.reshape(self.elements, -1))
         return np.concatenate(parts, axis=1)
 
     def evaluate(self, points: HostArray, index: HostArray) -> tuple[HostArray, HostArray]:
@@ -109,8 +112,8 @@ class Problem:
 
     def fitted(self, points: HostArray) -> Any:
         """The process at one free point per element."""
-        u = jnp.asarray(points, self.dtype)
-        values = self.space.values(u if self.apart else u[0], self.start)
+        u = points.astype(self.dtype)
+        values = _natural(self.space, u if self.apart else u[0], self.start)
         shape = lambda path, value: (
             value.reshape(*self.sizes, *value.shape[1:]) if self.apart else value
         )
@@ -120,9 +123,12 @@ class Problem:
         }
         return with_leaves(self.gp, cast)
 
-    def start_of(self, element: int) -> dict[str, Array]:
-        """The start values of one element, by path."""
-        return {p: v[element] for p, v in self.start.items()} if self.apart else self.start
+    def starts_of_elements(self) -> list[dict[str, Any]]:
+        """The start values of each element, by path."""
+        found = {path: np.asarray(value) for path, value in self.start.items()}
+        if not self.apart:
+            return [found]
+        return [{p: v[e] for p, v in found.items()} for e in range(self.elements)]
 
     def hessians(self, points: HostArray) -> HostArray:
         """The second derivatives of the loss at one free point per element."""
@@ -204,6 +210,11 @@ def _log_likelihood(gp: Any, _: None, data: Any) -> tuple[Array, Array]:
     value, jitter = log_density(at.K, at.residual, at.n, at.scale)
     # What failed all the same is seen by its value.
     return value, jnp.where(jnp.isnan(value), 0.0, jax.lax.stop_gradient(jitter))
+
+
+@partial(jax.jit, static_argnums=0)
+def _natural(space: FreeSpace, u: Array, start: dict[str, Array]) -> dict[str, Array]:
+    return space.values(u, start)
 
 
 _STATIC = (0, 1, 2)

@@ -103,12 +103,16 @@ def taken(x: HostArray) -> HostArray:
 def factorise(
     routines: Routines, wanted: str, K: HostArray, amounts: HostArray, *ys: HostArray
 ) -> tuple[HostArray, ...]:
-    """The results for matrices (g, n, n), one after the other; in K where that is writeable."""
+    """The results for matrices (g, n, n), one after the other; in K where that is writeable.
+
+    Last rows and columns that are those of the identity, as padding has them, cost nothing.
+    """
     g, n, _ = K.shape
-    if n <= UNBLOCKED:
-        routines = _unblocked(routines)
-    elif n > _blocked.AT_ONCE:
+    large = n > _blocked.AT_ONCE
+    if large:
         routines = _blocked.in_blocks(routines, n)
+    elif n <= UNBLOCKED:
+        routines = _unblocked(routines)
     potrf, potri, one = routines.potrf, routines.potri, routines.one
     m = ys[0].shape[1] if ys else 0
     with_inverse, kept = wanted == "inverse", wanted != "density"
@@ -118,32 +122,34 @@ def factorise(
     pivots, variances, c = np.empty((g, n), K.dtype), diagonal.copy(), np.zeros(g, K.dtype)
     z = np.array(ys[0], order="C") if ys else np.empty((g, 0, n), K.dtype)
     a = np.empty_like(z) if with_inverse else z
-    integers = (ctypes.c_int * 4)(n, m, 1, 0)
-    N, M, STEP, INFO = (ctypes.addressof(integers) + 4 * i for i in range(4))
+    sizes = np.full(g, n) if large else _sizes(work, diagonal)
+    integers = (ctypes.c_int * 5)(n, m, 1, 0, n)
+    LD, M, STEP, INFO, N = (ctypes.addressof(integers) + 4 * i for i in range(5))
     ONE = ctypes.addressof(one)
     A, Z, X = (x.__array_interface__["data"][0] for x in (work, z, a))
 
     def divide(transposed: int, b: int) -> None:
         """L^-1 b, L being the transpose of the upper factor that LAPACK sees, or L^-T b."""
         if m == 1:
-            routines.trsv(UPPER, transposed, PLAIN, N, A, N, b, STEP)
+            routines.trsv(UPPER, transposed, PLAIN, N, A, LD, b, STEP)
         else:
-            routines.trsm(LEFT, UPPER, transposed, PLAIN, N, M, ONE, A, N, b, N)
+            routines.trsm(LEFT, UPPER, transposed, PLAIN, N, M, ONE, A, LD, b, LD)
 
-    for i in range(g):
-        potrf(UPPER, N, A, N, INFO)
+    for i, size in enumerate(sizes.tolist()):
+        integers[4], own = size, work[i, :size, :size]
+        potrf(UPPER, N, A, LD, INFO)
         if integers[3]:
-            attempt = partial(potrf, UPPER, N, A, N, INFO)
-            c[i] = _climb(attempt, integers, work[i], variances[i], amounts[i])
+            attempt = partial(potrf, UPPER, N, A, LD, INFO)
+            c[i] = _climb(attempt, integers, own, variances[i, :size], amounts[i])
         pivots[i] = diagonal[i]
         if m:
             divide(TRANSPOSED, Z)
         if with_inverse:
             a[i] = z[i]
             divide(PLAIN, X)
-            potri(UPPER, N, A, N, INFO)
+            potri(UPPER, N, A, LD, INFO)
         if kept:
-            _fill_upper(work[i], above, mirror=with_inverse)
+            _fill_upper(own, above, mirror=with_inverse)
         A, Z, X = A + work.strides[0], Z + z.strides[0], X + z.strides[0]
 
     bad = ~np.isfinite(pivots).all(axis=1)
@@ -155,6 +161,17 @@ def factorise(
     half_log_det = np.log(pivots, dtype=np.float64).sum(axis=1).astype(K.dtype)
     square = np.square(z, dtype=np.float64).sum(axis=2).astype(K.dtype)
     return (half_log_det, square, c, a, work)[: 5 if with_inverse else 3]
+
+
+def _sizes(work: HostArray, diagonal: HostArray) -> Any:
+    """How many rows of each matrix come before those that are the identity's to the end."""
+    n = work.shape[-1]
+    likely = (work[:, :, 0] == 0.0) & (diagonal == 1.0)
+    sizes = n - np.logical_and.accumulate(likely[:, ::-1], axis=1).sum(axis=1)
+    for i in np.flatnonzero(sizes < n):
+        if np.count_nonzero(work[i, sizes[i] :]) > n - sizes[i]:
+            sizes[i] = n
+    return sizes
 
 
 def _unblocked(routines: Routines) -> Routines:
@@ -184,7 +201,7 @@ def _climb(
         return 0.0
     for c in amounts:
         np.add(upper, upper.T, out=A)
-        A.reshape(-1)[:: len(A) + 1] = variances + c
+        np.fill_diagonal(A, variances + c)
         attempt()
         if not integers[3]:
             break
