@@ -6,6 +6,7 @@ work is one call to the host for a whole batch: by a primitive of our own and no
 itself. Small matrices and other platforms stay in JAX. Derivatives are in `_derivatives`.
 """
 
+import inspect
 import math
 from functools import partial
 from typing import Any
@@ -134,6 +135,11 @@ batching.primitive_batchers[factorise_p] = _batched
 # --- the way to each platform ------------------------------------------------------------------
 
 
+# Where JAX asks whether a callback gives a token: it does not.
+_PARAMETERS = inspect.signature(mlir.emit_python_callback).parameters
+_NO_TOKEN: dict[str, Any] = {"returns_token": False} if "returns_token" in _PARAMETERS else {}
+
+
 def _anywhere(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
     return _in_jax(ctx, operands, wanted, route)
 
@@ -168,7 +174,7 @@ def _on_cpu(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
         ctx.avals_in,
         ctx.avals_out,
         has_side_effect=False,
-        returns_token=False,
+        **_NO_TOKEN,
     )
     return results
 
