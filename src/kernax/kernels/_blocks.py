@@ -65,7 +65,9 @@ def triangle(
     def rows(kernel: Any, X: Array, columns: Array, *block: Array) -> Array:
         x, variances, index, kept = block
         own = jnp.arange(n)[None, :] == index[:, None]
-        return jnp.where(own, variances[:, None], Real(kept, columns).keep(kernel.matrix(x, X)))
+        K = jnp.where(own, 0.0, Real(kept, columns).keep(kernel.matrix(x, X)))
+        # Put in place, so that the transpose reads the diagonal alone.
+        return K.at[jnp.arange(len(x)), index].add(variances, unique_indices=True)
 
     def whole(kernel: Any, _: Array, columns: Array, *everything: Array) -> Array:
         X, diagonal, _, kept = everything

@@ -5,9 +5,11 @@ dimension.
 """
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from .._module import field_values, rebuild_fields
@@ -81,4 +83,29 @@ class RationalQuadraticKernel(StationaryKernel):
 
     def profile(self, s: Array) -> Array:
         check_single(alpha=self.alpha)
-        return jnp.exp(-self.alpha * jnp.log1p(s / (2.0 * self.alpha)))
+        return _mixture(s, self.alpha)
+
+
+@jax.custom_jvp
+def _mixture(s: Array, alpha: Array) -> Array:
+    """(1 + s / (2 alpha))^-alpha."""
+    return jnp.exp(-alpha * jnp.log1p(s / (2.0 * alpha)))
+
+
+def _slopes_of_mixture(primals: Any, tangents: Any) -> Any:
+    (s, alpha), (ds, dalpha) = primals, tangents
+    q = s / (2.0 * alpha)
+    logs = jnp.log1p(q)
+    value = jnp.exp(-alpha * logs)
+    # Both slopes read the two: without the barrier XLA evaluates the functions for each.
+    logs, value = jax.lax.optimization_barrier((logs, value))
+    rest = 1.0 / (1.0 + q)
+    tangent = jnp.zeros_like(s)
+    if not isinstance(ds, SymbolicZero):
+        tangent = tangent - 0.5 * value * rest * ds
+    if not isinstance(dalpha, SymbolicZero):
+        tangent = tangent - value * (logs - q * rest) * dalpha
+    return value, tangent
+
+
+_mixture.defjvp(_slopes_of_mixture, symbolic_zeros=True)
