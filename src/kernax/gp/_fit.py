@@ -19,6 +19,7 @@ from .._errors import (
 )
 from .._module import with_leaves
 from .._typing import ArrayLike, HostArray
+from ..distributed import gather
 from ..matrixfree import Iterative
 from . import _fit_iterative
 from ._blocks import BlockData
@@ -97,6 +98,8 @@ def fit(
         gp = with_leaves(gp, {path: v for path, v in scaled.items() if path not in held})
     if isinstance(priors, str):
         priors = default_priors(gp, X, y, mask=mask)
+    if gp.kernel.levels():
+        gp, data = _gathered(gp), _gathered(data)
     problem = Problem(gp, data, held, resolve_priors(gp, priors, held))
     key = jax.random.key(0) if key is None else as_key(key)
     solver, _ = choose(gp, data)
@@ -130,6 +133,17 @@ def fit(
         except KeyboardInterrupt:
             interrupted = True
     return _result(problem, runs, interrupted, max_steps)
+
+
+def _gathered(tree: Any) -> Any:
+    """With arrays that devices share out on the first of them: the elements of a batch are gone
+    through in any order."""
+
+    def whole(leaf: Any) -> Any:
+        spread = isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+        return jnp.asarray(gather(leaf)) if spread else leaf
+
+    return jax.tree.map(whole, tree)
 
 
 def _check_options(gp: Any, priors: Any, restarts: Any, max_steps: Any, start: Any) -> None:
