@@ -139,6 +139,17 @@ def test_derivatives_do_not_depend_on_how_many_are_worked_on_together(monkeypatc
     assert len(jax.tree.leaves(found)) == 11
 
 
+def test_what_a_mean_closes_over_has_derivatives():
+    kernel = kx.BatchKernel(kx.SEKernel(1.0), B, 0)
+
+    def value(a):
+        gp = kx.GaussianProcess(kernel, 0.1, mean=lambda X: a * X[:, 0])
+        return jnp.sum(gp.log_marginal_likelihood(X, Y))
+
+    slope = (value(0.3 + 1e-5) - value(0.3 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(value)(0.3), slope, rtol=1e-7)
+
+
 class Pair(kx.AbstractKernel):
     """1 on the diagonal and c elsewhere, which is indefinite as soon as c > 1."""
 

@@ -41,7 +41,11 @@ def in_one_pass(rows: int) -> Callable[..., tuple[Array, Array]]:
             given = iter(arrays)
             return function(*(next(given) if known else None for known in there))
 
-        return _differentiated(element, levels, axes, rows)(*arrays)
+        # What functions of the user's close over has derivatives too, and goes in as all else does.
+        one = [x[(0,) * sum(own)] for x, own in zip(arrays, axes, strict=True)]
+        element, around = jax.closure_convert(element, *one)
+        axes = [*axes, *((False,) * len(levels) for _ in around)]
+        return _differentiated(element, levels, axes, rows)(*arrays, *around)
 
     return over
 
