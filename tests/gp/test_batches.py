@@ -150,6 +150,59 @@ def test_what_a_mean_closes_over_has_derivatives():
     np.testing.assert_allclose(jax.grad(value)(0.3), slope, rtol=1e-7)
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.vmap], ids=["jit", "vmap"])
+def test_what_a_mean_closes_over_may_be_no_float(wrap):
+    """A number of a table, a choice and a key, all traced."""
+    kernel = kx.BatchKernel(kx.SEKernel(1.0), B, 0)
+    table = jnp.asarray([0.3, -0.2, 0.9])
+
+    def likelihood(kernel, x, y):
+        def value(a, number, yes, key):
+            def mean(X):
+                level = jnp.where(yes, table[number], 0.0) + jax.random.normal(key)
+                return a * level * X[:, 0]
+
+            gp = kx.GaussianProcess(kernel, 0.1, mean=mean)
+            return jnp.sum(gp.log_marginal_likelihood(x, y))
+
+        return value
+
+    given = (jnp.asarray([0.3, 0.4]), jnp.asarray([0, 2]), jnp.asarray([True, False]))
+    given = (*given, jax.random.split(jax.random.key(0)))
+    if wrap is not jax.vmap:
+        given = jax.tree.map(lambda x: x[0], given)
+    found = jax.jit(wrap(jax.value_and_grad(likelihood(kernel, X, Y))))(*given)
+    singles = [wrap(jax.value_and_grad(likelihood(kernel[i], X[i], Y[i]))) for i in range(B)]
+    expected = jax.jit(lambda *a: [sum(x) for x in zip(*(one(*a) for one in singles), strict=True)])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, tuple(expected(*given))
+    )
+
+
+def test_a_batch_without_elements():
+    gp = kx.GaussianProcess(kx.BatchKernel(kx.SEKernel(1.0), 0, 0), 0.1)
+    total = lambda gp: jnp.sum(gp.log_marginal_likelihood(X[:0], Y[:0]))
+    assert gp.log_marginal_likelihood(X[:0], Y[:0]).shape == (0,)
+    assert jax.grad(total)(gp).noise_variance == 0.0
+
+
+def test_inputs_of_the_outer_batch_alone():
+    """Two sets of points, for each of them three processes with values of their own."""
+    kernel = kx.BatchKernel(kx.SEKernel(1.0), 3, {"length_scale": 0}, batch_over_inputs=False)
+    gp = kx.GaussianProcess(
+        kx.BatchKernel(kernel.replace(length_scale=[0.5, 1.0, 2.0]), 2, None), 0.1
+    )
+    x, y = X[:2], jnp.stack([Y, Y[::-1]])
+    found, mean = gp.log_marginal_likelihood(x, y), gp.condition(x, y).mean(x)
+    for i in range(2):
+        for j, scale in enumerate([0.5, 1.0, 2.0]):
+            one = kx.GaussianProcess(kx.SEKernel(scale), 0.1).condition(x[i], y[i, j])
+            np.testing.assert_allclose(found[i, j], one.log_marginal_likelihood, rtol=1e-12)
+            np.testing.assert_allclose(mean[i, j], one.mean(x[i]), **TOL)
+    with pytest.raises(kx.InputError, match="the first at element 1, 2, row 3"):
+        gp.condition(x, y.at[1, 2, 3].set(jnp.nan))
+
+
 class Pair(kx.AbstractKernel):
     """1 on the diagonal and c elsewhere, which is indefinite as soon as c > 1."""
 

@@ -125,7 +125,8 @@ def values_data(gp: "GaussianProcess", X: Any, y: Any, mask: Any, nan: str) -> D
     if mask is not None:
         _padding.check_mask(mask, points.shape, "mask")
         finite = False
-    _check_missing(points, values, mask, nan, targets)
+    absent = [i for i, has in enumerate(Per(points, 2).axes(gp.kernel.levels())) if not has]
+    _check_missing(points, values, mask, nan, targets, absent)
     return Data(points, values, mask, finite, column, shift, targets)
 
 
@@ -201,7 +202,10 @@ def _shifted(X: Array, shift: HostArray) -> Array:
     return jax.lax.optimization_barrier(X - high) - low
 
 
-def _check_missing(X: Array, y: Array, mask: Array | None, nan: str, targets: bool) -> None:
+def _check_missing(
+    X: Array, y: Array, mask: Array | None, nan: str, targets: bool, absent: list[int]
+) -> None:
+    """``absent``: the batch axes that X does not have."""
     # Of rows that other processes have, this one sees nothing either.
     seen = lambda value: getattr(value, "is_fully_addressable", True)
     if any(isinstance(v, jax.core.Tracer) or not seen(v) for v in (X, y, mask)):
@@ -218,7 +222,8 @@ def _check_missing(X: Array, y: Array, mask: Array | None, nan: str, targets: bo
     real = ~missing.any(axis=-1)
     real = real if mask is None else real & np.asarray(mask)
     bad = np.isnan(np.asarray(y)) if y.dtype.kind == "f" else np.zeros(y.shape, bool)
-    bad = (bad.any(axis=-1) if targets else bad) & real
+    bad = bad.any(axis=-1) if targets else bad
+    bad = bad & (np.expand_dims(real, absent) if bad.ndim > real.ndim else real)
     if bad.any():
         raise InputError(
             f"`y` holds {int(bad.sum())} NaN where `X` is real, the first at "

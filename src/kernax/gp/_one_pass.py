@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
@@ -33,6 +34,8 @@ def in_one_pass(rows: int) -> Callable[..., tuple[Array, Array]]:
         values: list[Any],
         has_axes: Axes,
     ) -> tuple[Array, Array]:
+        if not all(level.size for level in levels):
+            return vmap_levels(function, levels, values, has_axes)  # nothing to go through
         there = [value is not None for value in values]
         arrays = [value for value in values if value is not None]
         axes = [own for own, known in zip(has_axes, there, strict=True) if known]
@@ -41,11 +44,20 @@ def in_one_pass(rows: int) -> Callable[..., tuple[Array, Array]]:
             given = iter(arrays)
             return function(*(next(given) if known else None for known in there))
 
-        # What functions of the user's close over has derivatives too, and goes in as all else does.
+        # What functions of the user's close over, and may trace, goes in as all else does.
         one = [x[(0,) * sum(own)] for x, own in zip(arrays, axes, strict=True)]
-        element, around = jax.closure_convert(element, *one)
+        around, rest = eqx.partition(eqx.filter_closure_convert(element, *one), eqx.is_array)
+        around, treedef = jax.tree.flatten(around)
+
+        def closed(*arrays: Array) -> tuple[Array, Array]:
+            own, outside = arrays[: len(one)], arrays[len(one) :]
+            found: tuple[Array, Array] = eqx.combine(jax.tree.unflatten(treedef, outside), rest)(
+                *own
+            )
+            return found
+
         axes = [*axes, *((False,) * len(levels) for _ in around)]
-        return _differentiated(element, levels, axes, rows)(*arrays, *around)
+        return _differentiated(closed, levels, axes, rows)(*arrays, *around)
 
     return over
 
