@@ -20,7 +20,7 @@ from .._module import prepared
 from .._typing import HostArray
 from ..calculus import Identity
 from ..kernels._diagonal import add_to_diagonal
-from ..kernels._gram import covariance
+from ..kernels._gram import observed
 from ..kernels._levels import PointSet, check_batch
 from ._blocks import BlockData, Part, as_blocks, is_blocks, joint, prior_mean, real_values
 from ._elements import Per
@@ -304,19 +304,17 @@ def _of_values(gp: "GaussianProcess", data: Data) -> System:
     y = data.y.astype(X.dtype)
     X, real = clean_inputs(X, data.finite, data.mask)
     n = X.shape[0]
-    K = covariance(gp.kernel, X, real) if n else jnp.zeros((0, 0), X.dtype)
     noise = jnp.broadcast_to(gp.noise_variance, (n,))
-    K = add_to_diagonal(K, noise if real is None else jnp.where(real, noise, 0.0))
-    diagonal = jnp.diagonal(K)
+    K, diagonal = observed(gp.kernel, X, noise, real)
+    diagonal = jax.lax.stop_gradient(diagonal)
     mean = evaluate_mean(gp.mean, X)
     mean = mean[:, None] if data.targets else mean
     if real is None:
         scale = jnp.mean(diagonal) if n else jnp.ones((), X.dtype)
         count = jnp.asarray(n, X.dtype)
-        return System(K, y - mean, count, jax.lax.stop_gradient(scale), X, None)
+        return System(K, y - mean, count, scale, X, None)
     count = jnp.sum(real).astype(X.dtype)
-    total = jnp.sum(jnp.where(real, diagonal, 0.0))
-    scale = jax.lax.stop_gradient(total / jnp.maximum(count, 1.0))
+    scale = jnp.sum(jnp.where(real, diagonal, 0.0)) / jnp.maximum(count, 1.0)
     # The padded value goes before the subtraction, so that no NaN meets a derivative.
     rows = real[:, None] if data.targets else real
     residual = jnp.where(rows, jnp.where(rows, y, 0.0) - mean, 0.0)

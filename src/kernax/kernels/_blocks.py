@@ -71,10 +71,33 @@ def triangle(
 
     def whole(kernel: Any, _: Array, columns: Array, *everything: Array) -> Array:
         X, diagonal, _, kept = everything
+        if kernel.symmetric_rounding:
+            return _in_rows(kernel, X, diagonal, kept, finish)
         return _tiled(kernel, X, diagonal, kept, finish)
 
     split = (X, diagonal, jnp.arange(n), real)
     return _by_rows(whole, rows, kernel, (X, real), split)
+
+
+def _in_rows(
+    kernel: Any, X: Points, diagonal: Vector, real: Vector, finish: Callable[..., Array]
+) -> Square:
+    """A block of rows after the other, so that what a block is made of stays in the cache; the
+    last one may overlap the one before."""
+    n = X.shape[0]
+    size = _block_rows(n, n // 2)
+
+    def step(number: Any, K: Square) -> Square:
+        start = jnp.minimum(number * size, n - size)
+        part = lambda values: jax.lax.dynamic_slice_in_dim(values, start, size)
+        rows = finish(kernel.matrix(part(X), X), part(real), real)
+        own = jnp.arange(n)[None, :] == start + jnp.arange(size)[:, None]
+        rows = jnp.where(own, diagonal[None, :], rows)
+        return jax.lax.dynamic_update_slice_in_dim(K, rows, start, 0)
+
+    start = jnp.zeros((n, n), jnp.result_type(diagonal))
+    K: Square = jax.lax.fori_loop(0, -(-n // size), step, start)
+    return K
 
 
 def _tiled(

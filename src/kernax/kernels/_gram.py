@@ -18,8 +18,8 @@ from .._errors import ShapeError
 from .._memory import check_memory
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
-from ._blocks import rectangle, triangle
-from ._diagonal import with_diagonal
+from ._blocks import BLOCK_PAIRS, rectangle, triangle
+from ._diagonal import add_to_diagonal, with_diagonal
 from ._levels import PointSet, over_levels
 
 if TYPE_CHECKING:
@@ -223,6 +223,23 @@ def covariance(
     if not kernel.symmetric_rounding:
         return triangle(kernel, X, diagonal, kept, mark=mark)
     return with_diagonal(rectangle(kernel, X, X, both, mark=mark), diagonal)
+
+
+def observed(
+    kernel: "AbstractKernel", X: Points, noise: Vector, real: Mask | None = None
+) -> tuple[Matrix, Vector]:
+    """K(X, X) + diag(noise) of clean points, and its diagonal; padding has rows of the identity.
+
+    A large one is written in one pass to the memory that a factorisation then overwrites.
+    """
+    diagonal = variances(kernel, X) + noise
+    diagonal = diagonal if real is None else jnp.where(real, diagonal, 1.0)
+    if len(X) ** 2 >= 2 * BLOCK_PAIRS:
+        return triangle(
+            kernel, X, diagonal, None if real is None else real.astype(X.dtype)
+        ), diagonal
+    noise = noise if real is None else jnp.where(real, noise, 0.0)
+    return add_to_diagonal(covariance(kernel, X, real), noise), diagonal
 
 
 def variances(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Vector:

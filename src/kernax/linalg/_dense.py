@@ -82,13 +82,9 @@ def log_density(
 @log_density.defjvp
 def _(route: str, primals: Any, tangents: Any) -> Any:
     K, y, count, scale = primals
-    found = _primitive.inverse(K, y.T, _amounts(K, count, scale), route)
-    half_log_det, square, jitter, a, P = found
-    a = a.T
-    # One matrix for what the determinant and the quadratic form say, which reverse mode keeps.
-    outer = a[:, None] * a[None, :] if a.ndim == 1 else jnp.matmul(a, a.T, precision="highest")
-    W = 0.5 * (outer - P if a.ndim == 1 else outer - a.shape[1] * P)
-    slope = jnp.sum(W * tangents[0]) - jnp.sum(a * tangents[1])
+    found = _primitive.slopes(K, y.T, _amounts(K, count, scale), route)
+    half_log_det, square, jitter, a, W = found
+    slope = jnp.sum(W * tangents[0]) - jnp.sum(a.T * tangents[1])
     return (_total(half_log_det, square, count), jitter), (slope, jnp.zeros_like(jitter))
 
 

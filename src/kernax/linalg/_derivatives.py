@@ -20,7 +20,7 @@ from jax.interpreters import ad
 from jaxtyping import Array
 
 from . import _portable
-from ._primitive import factorise_p
+from ._primitive import factorise_p, outer, slope
 
 
 def _rule(primals: Any, tangents: Any, *, wanted: str, route: str) -> Any:
@@ -33,7 +33,9 @@ def _rule(primals: Any, tangents: Any, *, wanted: str, route: str) -> Any:
         return [L, c], [dL, _zero(c)]
     results = factorise_p.bind(*primals, wanted="inverse", route=route)
     tangents = _of_solution(results, dK, dys[0])
-    count = 5 if wanted == "inverse" else 3
+    if wanted == "slopes":
+        results, tangents = _of_slopes(results, tangents)
+    count = 3 if wanted == "density" else 5
     return results[:count], [
         _zero(result) if tangent is None else tangent
         for result, tangent in zip(results[:count], tangents[:count], strict=True)
@@ -71,6 +73,17 @@ def _of_solution(results: Any, dK: Array | None, dy: Array | None) -> list[Array
         square = square + 2.0 * jnp.sum(a * dy, axis=-1)
         change = change + dy
     return [half_log_det, square, None, _times(P, change), -_dot(P, _dot(dK, P))]
+
+
+def _of_slopes(results: Any, tangents: Any) -> tuple[list[Array], list[Array | None]]:
+    """Results and tangents with W = (sum of a a' - m P) / 2 in the place of P."""
+    *others, a, P = results
+    *of_others, da, dP = tangents
+    dW = None
+    if da is not None:
+        both = outer(da, a)
+        dW = 0.5 * (both + both.mT - (0.0 if dP is None else a.shape[-2] * dP))
+    return [*others, a, slope(a, P)], [*of_others, da, dW]
 
 
 def _times(A: Array, x: Array) -> Array:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import HostArray
-from . import _blocked
+from . import _blocked, _host
 
 LARGEST = 46340  # n^2 fits into the 32-bit integers that LAPACK may count with
 TILE = 128
@@ -93,17 +93,10 @@ _LETTERS = ctypes.create_string_buffer(b"UTNL")
 UPPER, TRANSPOSED, PLAIN, LEFT = (ctypes.addressof(_LETTERS) + i for i in range(4))
 
 
-def taken(x: HostArray) -> HostArray:
-    """An operand, writeable where its memory is NumPy's: JAX has copied it for this call."""
-    if x.flags.owndata:
-        x.flags.writeable = True
-    return x
-
-
 def factorise(
     routines: Routines, wanted: str, K: HostArray, amounts: HostArray, *ys: HostArray
 ) -> tuple[HostArray, ...]:
-    """The results for matrices (g, n, n), one after the other; in K where that is writeable.
+    """The results for matrices (g, n, n), one after the other; the last of them is in K.
 
     Last rows and columns that are those of the identity, as padding has them, cost nothing.
     """
@@ -115,18 +108,18 @@ def factorise(
         routines = _unblocked(routines)
     potrf, potri, one = routines.potrf, routines.potri, routines.one
     m = ys[0].shape[1] if ys else 0
-    with_inverse, kept = wanted == "inverse", wanted != "density"
+    with_inverse, kept = wanted in ("inverse", "slopes"), wanted != "density"
     above = _above(min(n, TILE))
-    work = K if K.flags.writeable else np.array(K, order="C")
-    diagonal = work.reshape(g, n * n)[:, :: n + 1]
+    diagonal = K.reshape(g, n * n)[:, :: n + 1]
     pivots, variances, c = np.empty((g, n), K.dtype), diagonal.copy(), np.zeros(g, K.dtype)
     z = np.array(ys[0], order="C") if ys else np.empty((g, 0, n), K.dtype)
     a = np.empty_like(z) if with_inverse else z
-    sizes = np.full(g, n) if large else _sizes(work, diagonal)
+    sizes = np.full(g, n) if large else _sizes(K, diagonal)
     integers = (ctypes.c_int * 5)(n, m, 1, 0, n)
     LD, M, STEP, INFO, N = (ctypes.addressof(integers) + 4 * i for i in range(5))
     ONE = ctypes.addressof(one)
-    A, Z, X = (x.__array_interface__["data"][0] for x in (work, z, a))
+    A, Z, X = (x.__array_interface__["data"][0] for x in (K, z, a))
+    subtract = _subtraction(routines, n, m)
 
     def divide(transposed: int, b: int) -> None:
         """L^-1 b, L being the transpose of the upper factor that LAPACK sees, or L^-T b."""
@@ -136,7 +129,7 @@ def factorise(
             routines.trsm(LEFT, UPPER, transposed, PLAIN, N, M, ONE, A, LD, b, LD)
 
     for i, size in enumerate(sizes.tolist()):
-        integers[4], own = size, work[i, :size, :size]
+        integers[4], own = size, K[i, :size, :size]
         potrf(UPPER, N, A, LD, INFO)
         if integers[3]:
             attempt = partial(potrf, UPPER, N, A, LD, INFO)
@@ -148,19 +141,41 @@ def factorise(
             a[i] = z[i]
             divide(PLAIN, X)
             potri(UPPER, N, A, LD, INFO)
+        if wanted == "slopes":
+            subtract(size, A, X)
+            if size < n:
+                K[i, size:, size:] *= -0.5 * m
         if kept:
             _fill_upper(own, above, mirror=with_inverse)
-        A, Z, X = A + work.strides[0], Z + z.strides[0], X + z.strides[0]
+        A, Z, X = A + K.strides[0], Z + z.strides[0], X + z.strides[0]
 
     bad = ~np.isfinite(pivots).all(axis=1)
     if bad.any():
-        for array in (work, a, z, pivots):
+        for array in (K, a, z, pivots):
             array[bad] = np.nan
     if wanted == "factor":
-        return work, c
+        return K, c
     half_log_det = np.log(pivots, dtype=np.float64).sum(axis=1).astype(K.dtype)
     square = np.square(z, dtype=np.float64).sum(axis=2).astype(K.dtype)
-    return (half_log_det, square, c, a, work)[: 5 if with_inverse else 3]
+    return (half_log_det, square, c, a, K)[: 5 if with_inverse else 3]
+
+
+def _subtraction(routines: Routines, n: int, m: int) -> Callable[[int, int, int], None]:
+    """What makes P = (sum of a a' - m P) / 2 of the lower triangle of ``size`` rows at the address
+    A, for m vectors a at X; rows have n numbers."""
+    real = type(routines.one)
+    number, factors = ctypes.sizeof(real), (real * 2)(0.5, -0.5 * m)
+    integers = (ctypes.c_int * 4)(n, m, 0, 0)
+    LD, M, WIDTH, REST = (ctypes.addressof(integers) + 4 * i for i in range(4))
+
+    def subtract(size: int, A: int, X: int) -> None:
+        HALF, LESS = (ctypes.addressof(factors) + number * i for i in range(2))
+        for start in range(0, size, TILE):
+            integers[2], integers[3] = min(TILE, size - start), size - start
+            x, C = X + start * number, A + start * (n + 1) * number
+            routines.gemm(PLAIN, TRANSPOSED, WIDTH, REST, M, HALF, x, LD, x, LD, LESS, C, LD)
+
+    return subtract
 
 
 def _sizes(work: HostArray, diagonal: HostArray) -> Any:
@@ -219,9 +234,31 @@ def _above(n: int) -> HostArray:
 def _fill_upper(A: HostArray, above: HostArray, *, mirror: bool) -> None:
     """Set what is above the diagonal: what is below it, or 0. ``above`` is a mask of one tile."""
     n = len(A)
+    if n <= TILE:
+        np.copyto(A, A.T if mirror else 0.0, where=above[:n, :n])
+        return
     for start in range(0, n, TILE):
         tile = slice(start, min(start + TILE, n))
         size, rest = tile.stop - start, slice(tile.stop, n)
         block = A[tile, tile]
         np.copyto(block, block.T if mirror else 0.0, where=above[:size, :size])
         A[tile, rest] = A[rest, tile].T if mirror else 0.0
+
+
+def _called(wanted: str, operands: list[HostArray], results: list[HostArray]) -> None:
+    """What XLA calls: with one piece of memory for the first operand and the first result, unless
+    it has made the call of each device out of that for all."""
+    given, *others = operands
+    K, *rest = results
+    if K.ctypes.data != given.ctypes.data:
+        K[...] = given
+    K = K.reshape(-1, *K.shape[-2:])
+    with np.errstate(all="ignore"):
+        found = factorise(routines(K.dtype.char), wanted, K, *others)
+    for result, x in zip(rest, (x for x in found if x is not K), strict=True):
+        result[...] = x
+
+
+TARGETS = {wanted: f"kernax_{wanted}" for wanted in ("factor", "density", "inverse", "slopes")}
+for wanted, target in TARGETS.items():
+    _host.register(target, partial(_called, wanted))

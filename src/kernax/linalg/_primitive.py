@@ -6,8 +6,8 @@ work is one call to the host for a whole batch: by a primitive of our own and no
 itself. Small matrices and other platforms stay in JAX. Derivatives are in `_derivatives`.
 """
 
-import inspect
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,7 @@ from jax.interpreters import batching, mlir
 from jaxtyping import Array
 
 from .._errors import ResourceError
-from .._typing import HostArray
-from . import _lapack, _portable
+from . import _host, _lapack, _portable
 
 SMALL = 32  # up to here the arithmetic is less than the calls
 
@@ -29,6 +28,7 @@ RESULTS = {
     "factor": ("matrix", "matrix"),
     "density": ("matrix", "all", "matrix"),
     "inverse": ("matrix", "all", "matrix", "all", "matrix"),
+    "slopes": ("matrix", "all", "matrix", "all", "matrix"),
 }
 
 
@@ -54,6 +54,15 @@ def inverse(K: Array, y: Array, amounts: Array, route: str = "auto") -> tuple[Ar
     return _with_y("inverse", K, y, amounts, route)
 
 
+def slopes(K: Array, y: Array, amounts: Array, route: str = "auto") -> tuple[Array, ...]:
+    """What `density` gives, then a = K^-1 y in the shape of y, and (sum of a a' - m K^-1) / 2: the
+    slope in K of the log density of m vectors y, which is -a in y.
+    """
+    columns = y if y.ndim == 2 else y[None]
+    half_log_det, square, c, a, W = _with_y("slopes", K, columns, amounts, route)
+    return (half_log_det, square, c, a, W) if y.ndim == 2 else (half_log_det, square[0], c, a[0], W)
+
+
 def _with_y(wanted: str, K: Array, y: Array, amounts: Array, route: str) -> tuple[Array, ...]:
     if K.shape[0] == 0:
         zero = jnp.zeros((), K.dtype)
@@ -69,7 +78,8 @@ def _with_y(wanted: str, K: Array, y: Array, amounts: Array, route: str) -> tupl
 # --- the primitive -----------------------------------------------------------------------------
 #
 # Operands K (*b, n, n), amounts (*b, 3) and, but for a factor, y (*b, n). A batch axis that an
-# operand does not have is of size 1: a matrix shared by many y is factorised once.
+# operand does not have is of size 1: a matrix shared by many y is factorised once. For slopes the
+# last axis of b, 1 of K and m of y, is the one that is summed over.
 
 factorise_p = jax.extend.core.Primitive("kernax_factorise")
 factorise_p.multiple_results = True
@@ -86,8 +96,7 @@ def _shapes(*operands: Any, wanted: str, route: str) -> list[Any]:
     shapes = {
         "factor": ((*of_matrix, n, n), of_matrix),
         "density": (of_matrix, of_all, of_matrix),
-        "inverse": (of_matrix, of_all, of_matrix, (*of_all, n), (*of_matrix, n, n)),
-    }[wanted]
+    }.get(wanted, (of_matrix, of_all, of_matrix, (*of_all, n), (*of_matrix, n, n)))
     varying = frozenset[Any]().union(*(_varying(x) for x in operands))
     if not varying:
         return [jax.core.ShapedArray(shape, dtype) for shape in shapes]
@@ -120,9 +129,14 @@ def _batched(operands: Any, axes: Any, *, wanted: str, route: str) -> Any:
         jnp.expand_dims(x, 0) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(operands, axes, strict=True)
     ]
-    results = factorise_p.bind(*moved, wanted=wanted, route=route)
     shared = all(axis is None for axis in axes[:2])
     alone = [shared and kind == "matrix" for kind in RESULTS[wanted]]
+    if wanted == "slopes" and shared:
+        # One inverse for all, and a slope for each.
+        *others, a, P = factorise_p.bind(*moved, wanted="inverse", route=route)
+        results, alone[-1] = [*others, a, slope(a, P)], False
+    else:
+        results = factorise_p.bind(*moved, wanted=wanted, route=route)
     return (
         [x[0] if only else x for x, only in zip(results, alone, strict=True)],
         [None if only else 0 for only in alone],
@@ -132,68 +146,85 @@ def _batched(operands: Any, axes: Any, *, wanted: str, route: str) -> Any:
 batching.primitive_batchers[factorise_p] = _batched
 
 
+def slope(a: Array, P: Array) -> Array:
+    """(sum of a a' - m P) / 2 for a (*b, m, n) and P (*b, 1, n, n), of the shape of that."""
+    return 0.5 * (outer(a, a) - a.shape[-2] * P)
+
+
+def outer(a: Array, b: Array) -> Array:
+    """The sum of a b' over the last axis but one, which stays."""
+    if a.shape[-2] == 1:
+        return a[..., :, None] * b[..., None, :]
+    return jnp.matmul(a.mT, b, precision="highest")[..., None, :, :]
+
+
 # --- the way to each platform ------------------------------------------------------------------
 
 
-# Where JAX asks whether a callback gives a token: it does not.
-_PARAMETERS = inspect.signature(mlir.emit_python_callback).parameters
-_NO_TOKEN: dict[str, Any] = {"returns_token": False} if "returns_token" in _PARAMETERS else {}
-
-
 def _anywhere(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
-    return _in_jax(ctx, operands, wanted, route)
+    work: Any = _portable.library
+    if route == "small" and wanted != "factor":
+        work = _portable.small
+    return _lowered(partial(_in_jax, work), ctx, operands, wanted)
 
 
 def _on_cpu(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
     n, module = ctx.avals_in[0].shape[-1], ctx.module_context
-    if len(module.platforms) > 1 or module.lowering_parameters.for_export:
+    travels = len(module.platforms) > 1 or module.lowering_parameters.for_export
+    if travels or not _host.AVAILABLE:
         route = "library"  # a program that travels has no way back to this host
     elif route == "auto":
         little = "library" if wanted == "factor" else "small"
         route = little if n <= SMALL else "lapack"
     if route != "lapack":
-        return _in_jax(ctx, operands, wanted, route)
+        return _anywhere(ctx, *operands, wanted=wanted, route=route)
     if n > _lapack.LARGEST:
         raise ResourceError(
             f"LAPACK's `potrf` counts the entries of a {n} x {n} matrix in 32 bits, which ends at "
             f"n = {_lapack.LARGEST}. Fix: use fewer points."
         )
-    work = partial(_lapack.factorise, _lapack.routines(ctx.avals_in[0].dtype.char), wanted)
-    flat = _Flat(ctx.avals_in)
-
-    def callback(*operands: HostArray) -> tuple[HostArray, ...]:
-        with np.errstate(all="ignore"):
-            results = work(*flat.operands(np, map(_lapack.taken, operands)))
-        return flat.results(results, wanted)
-
-    results, _, _ = mlir.emit_python_callback(
-        ctx,
-        callback,
-        None,
-        list(operands),
-        ctx.avals_in,
-        ctx.avals_out,
-        has_side_effect=False,
-        **_NO_TOKEN,
-    )
-    return results
+    return _lowered(_on_host, ctx, operands, wanted)
 
 
 mlir.register_lowering(factorise_p, _anywhere)
 mlir.register_lowering(factorise_p, _on_cpu, platform="cpu")
 
 
-def _in_jax(ctx: Any, operands: Any, wanted: str, route: str) -> Any:
-    work: Any = _portable.small if route == "small" and wanted != "factor" else _portable.library
+def _lowered(work: Callable[..., tuple[Array, ...]], ctx: Any, operands: Any, wanted: str) -> Any:
     # Traced with shapes alone: over which axes of a mesh they vary the primitive has said.
     avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
     flat = _Flat(avals)
 
     def function(*operands: Array) -> tuple[Array, ...]:
-        return flat.results(work(*flat.operands(jnp, operands), wanted=wanted), wanted)
+        return flat.results(work(*flat.operands(operands), wanted=wanted), wanted)
 
     within = ctx.replace(primitive=None, avals_in=avals, avals_out=None)
     return mlir.lower_fun(function, multiple_results=True)(within, *operands)
+
+
+def _in_jax(
+    work: Callable[..., tuple[Array, ...]], *operands: Array, wanted: str
+) -> tuple[Array, ...]:
+    if wanted != "slopes":
+        return work(*operands, wanted=wanted)
+    *others, a, P = work(*operands, wanted="inverse")
+    return (*others, a, slope(a, P[:, None])[:, 0])
+
+
+def _on_host(K: Array, amounts: Array, *ys: Array, wanted: str) -> tuple[Array, ...]:
+    """One call for all matrices, which leaves one of its results where they were."""
+    g = K.shape[0]
+    rows: Any = ys[0].shape if ys else ()
+    numbers: Any = {"factor": [(g,)], "density": [(g,), rows[:2], (g,)]}
+    shapes = numbers.get(wanted, [(g,), rows[:2], (g,), rows])
+    # XLA passes on the memory of one matrix where it keeps its shape.
+    K = K[0] if g == 1 else K
+    shapes = [K.shape, *shapes]
+    matrices, *others = _host.call(_lapack.TARGETS[wanted], shapes, K, amounts, *ys, batch=g > 1)
+    matrices = matrices[None] if g == 1 else matrices
+    if wanted == "factor":
+        return (matrices, *others)
+    return tuple(others) if wanted == "density" else (*others, matrices)
 
 
 class _Flat:
@@ -213,14 +244,14 @@ class _Flat:
         self.order = None if order == sorted(order) else order
         self.moved = tuple(self.of_all[i] for i in order)
 
-    def operands(self, xp: Any, operands: Any) -> list[Any]:
-        """Of jnp or np; a copy only where an operand lacks an axis, or axes change places."""
+    def operands(self, operands: Any) -> list[Array]:
+        """A copy only where an operand lacks an axis, or axes change places."""
         K, amounts, *ys = operands
         of_matrix, n = self.of_matrix, self.n
-        K, amounts = _spread(xp, K, (*of_matrix, n, n)), _spread(xp, amounts, (*of_matrix, 3))
+        K, amounts = _spread(K, (*of_matrix, n, n)), _spread(amounts, (*of_matrix, 3))
         flat = [K.reshape(self.g, n, n), amounts.reshape(self.g, 3)]
         for y in ys:
-            y = _spread(xp, y, (*self.of_all, n))
+            y = _spread(y, (*self.of_all, n))
             y = y.transpose(*self.order, -1) if self.order else y
             flat.append(y.reshape(self.g, self.m, n))
         return flat
@@ -239,5 +270,5 @@ class _Flat:
         return x.transpose((*back, *range(len(shape), x.ndim)))
 
 
-def _spread(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
-    return x if x.shape == shape else xp.broadcast_to(x, shape)
+def _spread(x: Array, shape: tuple[int, ...]) -> Array:
+    return x if x.shape == shape else jnp.broadcast_to(x, shape)
