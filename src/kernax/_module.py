@@ -248,8 +248,8 @@ def as_parameter(value: Any, label: str, constraint: Constraint | None = None) -
     if constraint is not None:
         # Now, since inside a trace no value of an array of JAX can be seen.
         check_value(value, constraint, label)
-    # On the CPU an array of NumPy would be shared with its owner.
-    return jnp.array(value, dtype) if isinstance(value, np.ndarray) else jnp.asarray(value, dtype)
+    # On the CPU an array of NumPy would be shared with its owner; copied here, nothing is compiled.
+    return jnp.asarray(np.array(value) if isinstance(value, np.ndarray) else value, dtype)
 
 
 def check_value(value: Any, constraint: Constraint, label: str) -> None:

@@ -1,5 +1,6 @@
 """Fitting: the optimum, priors, what stays fixed, restarts, and every way to stop."""
 
+import re
 import types
 
 import jax
@@ -289,10 +290,10 @@ def test_a_line_search_that_stalls_is_said(monkeypatch):
 
 @pytest.mark.parametrize("constant", [0.0, 2.0])
 def test_constant_values(constant):
-    with pytest.warns(
-        kx.ConvergenceWarning, match=r"'.*' = .* is at the bound .*Fix: look whether"
-    ):
+    # The matrix is singular to working precision there, and rounding decides how the search ends.
+    with pytest.warns(kx.ConvergenceWarning) as said:
         result = fit(y=np.full(12, constant))
+    assert re.search(r"'.*' = .* is at the bound .*Fix: look whether", str(said[0].message))
     assert np.isfinite(result.loss)
     assert all(np.isfinite(value) for value in result.gp.hyperparameters.values())
 

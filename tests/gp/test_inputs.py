@@ -10,6 +10,9 @@ import pytest
 
 import kernax as kx
 from kernax.gp import _process
+from kernax.gp._data import as_data
+from kernax.gp._elements import over_elements
+from kernax.gp._problem import _log_likelihood
 
 X = np.linspace(0.0, 10.0, 20)
 Y = np.sin(X)
@@ -106,3 +109,33 @@ def test_one_number_is_a_shape():
     gp = kx.GaussianProcess(kx.SEKernel(1.0), 0.01)
     assert gp.sample(KEY, X, 3).shape == (3, 20)
     np.testing.assert_array_equal(gp.sample(KEY, X, 3), gp.sample(KEY, X, (3,)))
+
+
+@pytest.mark.parametrize("kind", ["nan", "mask", "both", "neither"])
+def test_cleaning_once_changes_no_likelihood(kind):
+    """Rows of NaN or out of the mask, one set without a real row, and none at all."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(3, 6, 2)), rng.normal(size=(3, 6))
+    real = np.array([[1, 1, 0, 1, 1, 0], [0, 0, 1, 1, 0, 0], [0] * 6], bool) | (kind == "neither")
+    mask = None
+    if kind in ("nan", "both"):
+        X[~real], y[~real] = np.nan, np.nan
+    if kind in ("mask", "both"):
+        mask = real.copy()
+    if kind == "both":
+        mask[0, 0] = False
+    kernel = kx.BatchKernel(2.0 * kx.SEKernel(1.0), 3, 0)
+    gp = kx.GaussianProcess(kernel, np.array([0.1, 0.2, 0.3]))
+    data = as_data(gp, jnp.asarray(X), jnp.asarray(y), mask, "pad")
+    clean = data.cleaned
+    assert clean.finite
+    assert clean.mask is None if kind == "neither" else not np.isnan(clean.X).any()
+    likelihood = jax.jit(
+        lambda data: over_elements(
+            lambda gp, _, *arrays: _log_likelihood(gp, None, data.element(*arrays))[0],
+            gp,
+            *data.arrays,
+        )
+    )
+    expected = gp.log_marginal_likelihood(X, y, mask=mask)
+    np.testing.assert_allclose(likelihood(clean), expected, rtol=1e-13)

@@ -82,8 +82,8 @@ def local_cluster(
         logs = [(Path(folder, f"{i}.out"), Path(folder, f"{i}.err")) for i in range(processes)]
         try:
             for i, (out, err) in enumerate(logs):
-                running.append(_start(command, shared | {PROCESS_ID: str(i)}, out, err))
-                _bind(running[-1].pid, i, processes)
+                with _own_cores(i, processes):
+                    running.append(_start(command, shared | {PROCESS_ID: str(i)}, out, err))
             failed, timed_out = _wait(running, began + timeout, grace)
         finally:
             _end(running)
@@ -142,13 +142,20 @@ def _start(command: list[str], env: dict[str, str], out: Path, err: Path) -> Any
         )
 
 
-def _bind(pid: int, index: int, processes: int) -> None:
-    """Cores of its own, lest the threads of one process wait for those of another."""
-    if sys.platform == "linux":
-        cores = sorted(os.sched_getaffinity(0))
-        each = len(cores) // processes
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(pid, cores[index * each : (index + 1) * each] or cores)
+@contextmanager
+def _own_cores(index: int, processes: int) -> Iterator[None]:
+    """Cores of its own for what this thread starts, which has them from its first instruction on,
+    lest the threads of one process wait for those of another."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    cores, each = sorted(before), len(before) // processes
+    os.sched_setaffinity(0, cores[index * each : (index + 1) * each] or cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _wait(running: list[Any], deadline: float, grace: float) -> tuple[tuple[int, ...], bool]:

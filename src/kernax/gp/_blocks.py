@@ -51,6 +51,11 @@ class BlockData(eqx.Module):
         return self
 
     @property
+    def cleaned(self) -> "BlockData":
+        """Padding in blocks is left to programs."""
+        return self
+
+    @property
     def arrays(self) -> tuple[Per, ...]:
         """Points and values of each block, with the axes that they have for one element."""
         return tuple(p for block in self.blocks for p in (Per(block.X, 2), Per(block.y, 1)))

@@ -51,8 +51,20 @@ def choose(gp: Any, data: Any) -> tuple[Any, str]:
             return Iterative(), why
     if n > FEW:
         fix = "pass solver=kernax.Iterative()" if not refusal else "use fewer points"
-        check_memory(f"exact inference on {n} values", dense_need(n, size), fix)
+        need = dense_need(n, size, _matrices(gp, data))
+        check_memory(f"exact inference on {n} values", need, fix)
     return Dense(), "exact, and it fits"
+
+
+def _matrices(gp: Any, data: Any) -> int:
+    """How many exact inference holds at once, with a gradient or without one.
+
+    What is observed in blocks is put together from them, and noise on the inputs is found in
+    steps. (Its gradient keeps what the steps made, which this does not count.)
+    """
+    if isinstance(data, Data):
+        return 1 if gp.input_variance is None else 5
+    return 4
 
 
 def _refusal(gp: Any, data: Any) -> str | None:

@@ -40,7 +40,8 @@ class Data(eqx.Module):
     X: Array
     y: Array
     mask: Array | None
-    finite: bool = eqx.field(static=True)  # known to hold no padding
+    # Known to hold no NaN: what the mask leaves out, if there is one, has clean rows already.
+    finite: bool = eqx.field(static=True)
     column: bool = eqx.field(static=True)  # y came as (n, 1)
     # Taken off X on the host, per column, before rounding to 32 bits; a tuple is hashable.
     shift: tuple[float, ...] | None = eqx.field(static=True, default=None)
@@ -74,6 +75,26 @@ class Data(eqx.Module):
     def compiled(self) -> "Data":
         """What compiled code is given: the shift is taken off already, and is no part of it."""
         return self if self.shift is None else dataclasses.replace(self, shift=None)
+
+    @property
+    def cleaned(self) -> "Data":
+        """With clean rows in the place of padding, so that a program which is run many times has
+        nothing to clean; as it is where devices share it out."""
+        everything = (self.X, self.y, *(() if self.mask is None else (self.mask,)))
+        if self.finite or any(len(x.sharding.device_set) > 1 for x in everything):
+            return self
+        X = np.asarray(self.X)
+        real: HostArray = np.ones(X.shape[:-1], bool)
+        if X.dtype.kind == "f":
+            real = real & ~np.isnan(X).any(axis=-1)
+        if self.mask is not None:
+            real = real & np.asarray(self.mask)
+        if real.all():
+            return dataclasses.replace(self, mask=None, finite=True)
+        at = np.expand_dims(real.argmax(axis=-1), (-1, -2))
+        X = np.where(real[..., None], X, np.take_along_axis(X, at, axis=-2))
+        X = np.where(np.expand_dims(real.any(axis=-1), (-1, -2)), X, np.zeros_like(X))
+        return dataclasses.replace(self, X=jnp.asarray(X), mask=jnp.asarray(real), finite=True)
 
     @property
     def arrays(self) -> tuple[Per, Per, Per]:
@@ -246,7 +267,7 @@ def prepared_gp(gp: Any, X: Array, *others: Array) -> tuple[Any, Array]:
 
 def clean_inputs(X: Array, finite: bool, mask: Array | None) -> tuple[Array, Array | None]:
     """Clean points, and which of them are real: None where all are known to be."""
-    return (X, None) if finite and mask is None else _padding.clean(X, mask)
+    return (X, mask) if finite else _padding.clean(X, mask)
 
 
 def mark_rows(values: Array, real: Array | None) -> Array:

@@ -49,7 +49,7 @@ def over_elements(
     same batches or None. ``over``: how the elements are gone through.
     """
     levels: tuple[Level, ...] = gp.kernel.levels()
-    if not levels:
+    if not levels and over is vmap_levels:
         return function(gp, part, *(other.value for other in others))
     kernels, leaf_axes = unbatched((gp.kernel, part))
     leaves, treedef = jax.tree.flatten(kernels)
@@ -76,7 +76,8 @@ def element_of(gp: Any, index: Any, *others: Per) -> tuple[Any, ...]:
     levels: tuple[Level, ...] = gp.kernel.levels()
     if not levels:
         return (gp, *(other.value for other in others))
-    place = jnp.unravel_index(index, tuple(level.size for level in levels))
+    sizes = tuple(level.size for level in levels)
+    place = jnp.unravel_index(index, sizes) if len(sizes) > 1 else (index,)
 
     def pick(array: Any, axes: tuple[bool, ...]) -> Any:
         return array[tuple(i for i, has in zip(place, axes, strict=True) if has)]

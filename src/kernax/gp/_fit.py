@@ -100,8 +100,8 @@ def fit(
         priors = default_priors(gp, X, y, mask=mask)
     if gp.kernel.levels():
         gp, data = _gathered(gp), _gathered(data)
-    problem = Problem(gp, data, held, resolve_priors(gp, priors, held))
-    key = jax.random.key(0) if key is None else as_key(key)
+    problem = Problem(gp, data.cleaned, held, resolve_priors(gp, priors, held))
+    key = None if key is None else as_key(key)
     solver, _ = choose(gp, data)
     if isinstance(solver, Iterative):
         _fit_iterative.check(restarts)

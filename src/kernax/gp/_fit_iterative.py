@@ -171,7 +171,7 @@ def first(problem: Problem, solver: Iterative, u: HostArray, rate: float) -> Wal
     return there
 
 
-def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
+def start_of(problem: Problem, held: frozenset[str], key: Array | None) -> HostArray:
     """Free coordinates after an exact fit of a random subset of the observations."""
     from ._fit import fit as fit_exactly
 
@@ -181,6 +181,7 @@ def start_of(problem: Problem, held: frozenset[str], key: Array) -> HostArray:
     X, y = gather(data.X), gather(data.y)
     real = ~np.isnan(X).any(axis=1)
     rows = np.flatnonzero(real if data.mask is None else real & np.asarray(data.mask))
+    key = jax.random.key(0) if key is None else key
     chosen = rows[np.asarray(jax.random.permutation(key, len(rows)))[:SUBSET]]
     exact = rebuild_fields(type(gp), field_values(gp) | {"solver": Dense()})
     options: dict[str, Any] = {"priors": problem.priors, "fixed": tuple(held), "progress": False}

@@ -57,7 +57,7 @@ def in_one_pass(rows: int) -> Callable[..., tuple[Array, Array]]:
             return found
 
         axes = [*axes, *((False,) * len(levels) for _ in around)]
-        return _differentiated(closed, levels, axes, rows)(*arrays, *around)
+        return _differentiated(closed, levels, axes, rows)(*arrays, *map(jnp.asarray, around))
 
     return over
 
@@ -107,6 +107,8 @@ def _by_chunks(
     rows: int,
 ) -> Any:
     """`vmap_levels`, for some elements of the outermost level at a time."""
+    if not levels:
+        return function(*values)
     size, inner = levels[0].size, math.prod(level.size for level in levels[1:])
     most = AT_ONCE if jax.default_backend() == "cpu" else ELSEWHERE
     chunks = _chunks(size, most // max(1, inner * rows * rows))

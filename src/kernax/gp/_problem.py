@@ -46,8 +46,11 @@ class Problem:
         self.dtype = common_dtype(*data.points, *self.leaves)
         self.runs = self.elements
 
-    def starts(self, count: int, key: Array) -> HostArray:
-        """The given values, then ``count`` random starts, for every element: (runs, k)."""
+    def starts(self, count: int, key: Array | None) -> HostArray:
+        """The given values, then ``count`` random starts, for every element: (runs, k).
+
+        No key is that of 0, which is not made where no prior is drawn from: it would be compiled.
+        """
         self.runs = (count + 1) * self.elements
         drawn = [self._random_start(key, i) for i in range(count)]
         origin = np.zeros((self.elements, self.space.size), self.dtype)
@@ -61,14 +64,16 @@ class Problem:
             parts.append(np.asarray(coordinate(constraint, values[path], start)).reshape(-1))
         return np.concatenate(parts).astype(self.dtype)
 
-    def _random_start(self, key: Array, number: int) -> HostArray:
+    def _random_start(self, key: Array | None, number: int) -> HostArray:
         """Free coordinates drawn from the priors; without one, around the start."""
         parts = [np.zeros((self.elements, 0), self.dtype)]
         # On the host, where nothing has to be compiled for a few numbers.
-        around = np.random.default_rng([number, *np.ravel(jax.random.key_data(key)).tolist()])
+        data = (0, 0) if key is None else np.ravel(jax.random.key_data(key)).tolist()
+        around = np.random.default_rng([number, *data])
         for index, path in enumerate(self.space.paths):
             start = self.start[path].astype(self.dtype)
             if path in self.priors:
+                key = jax.random.key(0) if key is None else key
                 own = jax.random.fold_in(jax.random.fold_in(key, number), index)
                 with jax.numpy_dtype_promotion("standard"):
                     drawn = self.priors[path].sample(own, start.shape).astype(self.dtype)

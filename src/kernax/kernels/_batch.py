@@ -4,6 +4,7 @@ import operator
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
@@ -116,8 +117,16 @@ def _stack(leaf: Any, batched: bool, size: int) -> Any:
     if not eqx.is_array(values):
         return leaf
     if batched:
-        values = jnp.broadcast_to(values[None], (size, *values.shape))
+        values = _repeated(values, size)
     return Stacked(values, (batched, *(leaf.axes if isinstance(leaf, Stacked) else ())))
+
+
+def _repeated(values: Any, size: int) -> Any:
+    """The values ``size`` times, on the host if they are known: nothing is compiled for it."""
+    shape = (size, *values.shape)
+    if isinstance(values, jax.core.Tracer) or len(values.sharding.device_set) > 1:
+        return jnp.broadcast_to(values[None], shape)
+    return jnp.asarray(np.array(np.broadcast_to(np.asarray(values), shape)))
 
 
 def _stacked_leaves(kernel: AbstractKernel) -> list[tuple[Any, Any]]:

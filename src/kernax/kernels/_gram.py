@@ -213,16 +213,21 @@ def covariance(
     Where ``real`` says that rows are padding they are those of the identity, or NaN with ``mark``.
     """
     kept = None if real is None else real.astype(X.dtype)
-    settled = (kept is None or mark) and not (noise and has_noise(kernel))
     both = None if kept is None else _padding.Real(kept, kept)
-    if kernel.symmetric_rounding and settled:
-        return rectangle(kernel, X, X, both, mark=mark)
+    if _settled(kernel, noise):
+        K = rectangle(kernel, X, X, both, mark=mark)
+        return K if kept is None or mark else add_to_diagonal(K, 1.0 - kept)
     diagonal = variances(kernel, X, noise=noise)
     if kept is not None:
         diagonal = jnp.where(kept > 0, diagonal, jnp.nan if mark else 1.0)
     if not kernel.symmetric_rounding:
         return triangle(kernel, X, diagonal, kept, mark=mark)
     return with_diagonal(rectangle(kernel, X, X, both, mark=mark), diagonal)
+
+
+def _settled(kernel: "AbstractKernel", noise: bool = True) -> bool:
+    """Whether what `rectangle` gives of one set is symmetric, and its diagonal what it should."""
+    return kernel.symmetric_rounding and not (noise and has_noise(kernel))
 
 
 def observed(
@@ -232,14 +237,19 @@ def observed(
 
     A large one is written in one pass to the memory that a factorisation then overwrites.
     """
-    diagonal = variances(kernel, X) + noise
-    diagonal = diagonal if real is None else jnp.where(real, diagonal, 1.0)
+    kept = None if real is None else real.astype(X.dtype)
     if len(X) ** 2 >= 2 * BLOCK_PAIRS:
-        return triangle(
-            kernel, X, diagonal, None if real is None else real.astype(X.dtype)
-        ), diagonal
-    noise = noise if real is None else jnp.where(real, noise, 0.0)
-    return add_to_diagonal(covariance(kernel, X, real), noise), diagonal
+        diagonal = variances(kernel, X) + noise
+        diagonal = diagonal if real is None else jnp.where(real, diagonal, 1.0)
+        return triangle(kernel, X, diagonal, kept), diagonal
+    if _settled(kernel):
+        both = None if kept is None else _padding.Real(kept, kept)
+        added = noise if real is None else jnp.where(real, noise, 1.0)
+        K = add_to_diagonal(rectangle(kernel, X, X, both), added)
+    else:
+        noise = noise if real is None else jnp.where(real, noise, 0.0)
+        K = add_to_diagonal(covariance(kernel, X, real), noise)
+    return K, jnp.diagonal(K)
 
 
 def variances(kernel: "AbstractKernel", X: Points, *, noise: bool = True) -> Vector:

@@ -12,8 +12,9 @@ from .._memory import available
 
 # Rows beyond which a factorisation costs more than iterations do.
 DENSE_ROWS = 20_000
-# Matrices that a likelihood with its gradient holds at once: 3.0 compiled, 4.2 otherwise.
-MATRICES = 3.8
+# Numbers of the blocks of rows that a matrix is made of, and its derivatives taken in: those of one
+# kernel; a sum of many takes some more.
+BLOCKS = 3 << 19
 
 
 class Iterative(eqx.Module):
@@ -79,9 +80,9 @@ def room_for(solver: Iterative, n: int, itemsize: int) -> bool:
     return need <= solver.memory and need <= available() // 2
 
 
-def dense_need(n: int, itemsize: int) -> int:
-    """Bytes that exact inference on n rows takes at its peak."""
-    return int(MATRICES * n * n * itemsize)
+def dense_need(n: int, itemsize: int, matrices: int = 1) -> int:
+    """Bytes that exact inference on n rows takes at its peak, with so many matrices at once."""
+    return (matrices * n * n + BLOCKS) * itemsize
 
 
 def why_iterative(n: int, itemsize: int) -> str | None:
