@@ -109,13 +109,19 @@ def print_devices(count: int, n: int, rounds: int) -> None:
     gp, X, y = batch_of(count, n)
     K = gp.kernel.gram(X) + jnp.eye(n) * gp.noise_variance[:, None, None]
     tries = jnp.full((count, 3), 1e-12)
-    run = jax.jit(jax.vmap(partial(inverse, route="library")))
-    mesh = jax.make_mesh((jax.device_count(),), ("batch",))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-    one, all_of_them = (K, y, tries), jax.device_put((K, y, tries), spread)
-    for found, expected in zip(run(*all_of_them), run(*one), strict=True):
+    run = jax.vmap(partial(inverse, route="library"))
+    mesh, own = (
+        jax.make_mesh((jax.device_count(),), ("batch",)),
+        jax.sharding.PartitionSpec("batch"),
+    )
+    # As batches of kernels go over devices.
+    shared = jax.shard_map(run, mesh=mesh, in_specs=own, out_specs=own, check_vma=False)
+    one, spread = (K, y, tries), jax.sharding.NamedSharding(mesh, own)
+    all_of_them = jax.device_put(one, spread)
+    on_one, on_all = jax.jit(run), jax.jit(shared)
+    for found, expected in zip(on_all(*all_of_them), on_one(*one), strict=True):
         check(found, expected)
-    times = medians({"one": lambda: run(*one), "two": lambda: run(*all_of_them)}, rounds)
+    times = medians({"one": lambda: on_one(*one), "two": lambda: on_all(*all_of_them)}, rounds)
     print(times["one"], times["two"])
 
 
