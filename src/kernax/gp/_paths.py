@@ -6,6 +6,7 @@ process posteriors.
 """
 
 import dataclasses
+import math
 import operator
 from functools import partial
 from typing import Any
@@ -22,42 +23,46 @@ from .._typing import ArrayLike, Key, Shape
 from ..kernels import AbstractKernel, RandomFeatures, random_features
 from ..kernels._gram import variances
 from ._data import as_inputs, as_key, as_shape, clean_inputs, mark_rows, prepared_gp, system
+from ._elements import Per, over_elements
 from ._means import evaluate_mean
 
 
 class Paths(eqx.Module):
     """Functions drawn from a posterior, made by `Posterior.sample_paths`.
 
-    ``paths(Xs)`` is shape + (m,) for points (m, d) or (m,): the same functions at each call, in
-    O((n + features) m), differentiable in Xs. Latent: without noise. NaN at padded points.
+    ``paths(Xs)`` is shape + (m,) for points (m, d) or (m,), and shape + (m, t) for t targets; of a
+    batch with the batch in front. The same functions at each call, in O((n + features) m),
+    differentiable in Xs. Latent: without noise. NaN at padded points.
     """
 
     gp: Any
-    X: Array  # clean observations
-    correction: Array  # (n, draws): what multiplies K(Xs, X); 0 at padding
-    features: RandomFeatures
-    weights: Array  # (features, draws)
+    drawn: "_Drawn"
     shape: tuple[int, ...] = eqx.field(static=True)
+    targets: tuple[int, ...] = eqx.field(static=True)  # (t,), or () for one
     shift: tuple[float, ...] | None = eqx.field(static=True)
 
     __getattribute__ = object.__getattribute__
 
     def __call__(self, Xs: ArrayLike) -> Array:
-        """The values at test points, shape + (m,)."""
+        """The values at test points."""
         points, finite = as_inputs(self.gp, Xs, self.shift, "Xs")
         # The shift is taken off already, and another one compiles nothing again.
         values: Array = _evaluate(*flatten(dataclasses.replace(self, shift=None)), finite, points)
         return values
 
 
+class _Drawn(eqx.Module):
+    """What the functions are made of; of a batch with its axes in front."""
+
+    X: Array  # clean observations
+    correction: Array  # (n, functions): what multiplies K(Xs, X); 0 at padding
+    features: RandomFeatures
+    weights: Array  # (features, functions)
+
+
 def sample_paths(posterior: Any, key: Key, shape: Shape, features: Any) -> Paths:
     """The work behind `Posterior.sample_paths`."""
     gp, data = posterior.gp, posterior.data
-    if gp.kernel.levels() or data.targets:
-        raise ParameterError(
-            "`sample_paths` draws from one process with one target, and this posterior has more. "
-            "Fix: condition on one element, or one column of y."
-        )
     try:
         count = operator.index(features)
     except TypeError:
@@ -67,32 +72,41 @@ def sample_paths(posterior: Any, key: Key, shape: Shape, features: Any) -> Paths
             f"`features` is {features!r}, expected a whole number >= 1. Fix: pass 2048."
         )
     sizes = as_shape(shape)
-    keys = jax.random.split(as_key(key), 3)
-    phi = random_features(keys[0], gp.kernel, data.X.shape[-1], count)
-    X, correction, weights = _correct(*flatten(posterior._known()), phi, keys[1:], sizes)
-    return Paths(gp, X, correction, phi, weights, sizes, data.shift)
+    batch = tuple(level.size for level in gp.kernel.levels())
+    keys = jax.random.split(as_key(key), (*batch, 3))
+    targets = data.y.shape[-1:] if data.targets else ()
+    functions = math.prod((*sizes, *targets))
+    drawn = _draw(*flatten(posterior._known()), keys, count, functions)
+    return Paths(gp, drawn, sizes, targets, data.shift)
 
 
-@partial(jax.jit, static_argnames=("structure", "sizes"))
-def _correct(
-    structure: Structure, leaves: tuple[Array, ...], phi: Any, keys: Array, sizes: tuple[int, ...]
-) -> tuple[Array, Array, Array]:
+@partial(jax.jit, static_argnames=("structure", "count", "functions"))
+def _draw(
+    structure: Structure, leaves: tuple[Array, ...], keys: Array, count: int, functions: int
+) -> _Drawn:
     known = structure.rebuild(leaves)
-    at = system(known.gp, known.data)
-    gp, X = prepared_gp(known.gp, at.X)
-    n, draws = X.shape[0], 1
-    for size in sizes:
-        draws *= size
-    weights = jax.random.normal(keys[0], (phi.count, draws), X.dtype)
-    white = variances(gp.kernel, X) - variances(gp.kernel, X, noise=False) + gp.noise_variance
-    # The jitter is noise too, as far as the factorisation knows.
-    spread = jnp.sqrt(white + known.state.factor.jitter.astype(X.dtype))
-    noise = spread[:, None] * jax.random.normal(keys[1], (n, draws), X.dtype)
-    prior = jnp.matmul(phi.features(X).astype(X.dtype), weights, precision="highest")
-    missing = at.residual[:, None] - prior - noise
-    if at.real is not None:
-        missing = jnp.where(at.real[:, None], missing, 0.0)
-    return X, known.state.factor.solve(missing), weights
+    data = known.data
+
+    def element(gp: Any, _: None, state: Any, keys: Array, *arrays: Any) -> _Drawn:
+        at = system(gp, data.element(*arrays))
+        gp, X = prepared_gp(gp, at.X)
+        phi = random_features(keys[0], gp.kernel, X.shape[1], count)
+        weights = jax.random.normal(keys[1], (phi.count, functions), X.dtype)
+        white = variances(gp.kernel, X) - variances(gp.kernel, X, noise=False) + gp.noise_variance
+        # The jitter is noise too, as far as the factorisation knows.
+        spread = jnp.sqrt(white + state.factor.jitter.astype(X.dtype))
+        noise = spread[:, None] * jax.random.normal(keys[2], (len(X), functions), X.dtype)
+        prior = jnp.matmul(phi.features(X).astype(X.dtype), weights, precision="highest")
+        # One function after the other, the targets of a draw side by side.
+        known = at.residual if data.targets else at.residual[:, None]
+        missing = jnp.tile(known, (1, functions // max(1, known.shape[1]))) - prior - noise
+        if at.real is not None:
+            missing = jnp.where(at.real[:, None], missing, 0.0)
+        return _Drawn(X, state.factor.solve(missing), phi, weights)
+
+    arrays = (Per(known.state), Per(keys), *data.arrays)
+    drawn: _Drawn = over_elements(element, known.gp, *arrays)
+    return drawn
 
 
 @partial(jax.jit, static_argnames=("structure", "finite"))
@@ -101,12 +115,18 @@ def _evaluate(structure: Structure, leaves: tuple[Array, ...], finite: bool, Xs:
     paths = structure.rebuild(
         tuple(leaf.astype(dtype) if leaf.dtype.kind == "f" else leaf for leaf in leaves)
     )
-    gp, points = prepared_gp(paths.gp, Xs.astype(dtype))
-    points, real = clean_inputs(points, finite, None)
-    kernel: AbstractKernel = gp.kernel
-    values = jnp.matmul(paths.features.features(points), paths.weights, precision="highest")
-    if paths.X.shape[0]:
-        K = kernel.matrix(points, paths.X)
-        values = values + jnp.matmul(K, paths.correction, precision="highest")
-    values = values.T + evaluate_mean(gp.mean, points)[None, :]
-    return mark_rows(values, real).reshape(*paths.shape, len(points))
+
+    def element(gp: Any, _: None, drawn: _Drawn, points: Array) -> Array:
+        gp, points = prepared_gp(gp, points)
+        points, real = clean_inputs(points, finite, None)
+        kernel: AbstractKernel = gp.kernel
+        values = jnp.matmul(drawn.features.features(points), drawn.weights, precision="highest")
+        if drawn.X.shape[0]:
+            K = kernel.matrix(points, drawn.X)
+            values = values + jnp.matmul(K, drawn.correction, precision="highest")
+        values = mark_rows((values + evaluate_mean(gp.mean, points)[:, None]).T, real)
+        values = values.reshape(*paths.shape, *paths.targets, len(points))
+        return values.swapaxes(-1, -2) if paths.targets else values
+
+    values: Array = over_elements(element, paths.gp, Per(paths.drawn), Per(Xs.astype(dtype), 2))
+    return values

@@ -184,9 +184,11 @@ class Posterior(eqx.Module):
     def sample_paths(self, key: Key, shape: Shape = (), *, features: Any = 2048) -> Paths:
         """Draws of f given y as functions: ``paths(Xs)`` is shape + (m,), at any points, later.
 
+        The targets of y are behind that, and a batch is in front.
+
         By Matheron's rule, from a prior drawn with random ``features``, so for kernels that have
         them (`random_features`); the error that leaves vanishes near the observations, and
-        elsewhere is of the order of k(0) / sqrt(features). Of one process with one target.
+        elsewhere is of the order of k(0) / sqrt(features).
         """
         self._values_only("sample_paths")
         return sample_paths(self, key, shape, features)
