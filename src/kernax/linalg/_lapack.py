@@ -111,43 +111,42 @@ def factorise(
     with_inverse, kept = wanted in ("inverse", "slopes"), wanted != "density"
     above = _above(min(n, TILE))
     diagonal = K.reshape(g, n * n)[:, :: n + 1]
-    pivots, variances, c = np.empty((g, n), K.dtype), diagonal.copy(), np.zeros(g, K.dtype)
+    variances, c = diagonal.copy(), np.zeros(g, K.dtype)
     z = np.array(ys[0], order="C") if ys else np.empty((g, 0, n), K.dtype)
-    a = np.empty_like(z) if with_inverse else z
-    sizes = np.full(g, n) if large else _sizes(K, diagonal)
+    sizes = ([n] * g) if large else _sizes(K, diagonal).tolist()
     integers = (ctypes.c_int * 5)(n, m, 1, 0, n)
     LD, M, STEP, INFO, N = (ctypes.addressof(integers) + 4 * i for i in range(5))
     ONE = ctypes.addressof(one)
-    A, Z, X = (x.__array_interface__["data"][0] for x in (K, z, a))
     subtract = _subtraction(routines, n, m)
 
-    def divide(transposed: int, b: int) -> None:
+    def divide(transposed: int, A: int, b: int) -> None:
         """L^-1 b, L being the transpose of the upper factor that LAPACK sees, or L^-T b."""
         if m == 1:
             routines.trsv(UPPER, transposed, PLAIN, N, A, LD, b, STEP)
-        else:
+        elif m:
             routines.trsm(LEFT, UPPER, transposed, PLAIN, N, M, ONE, A, LD, b, LD)
 
-    for i, size in enumerate(sizes.tolist()):
-        integers[4], own = size, K[i, :size, :size]
+    for i, (size, A, Z) in enumerate(zip(sizes, _each(K), _each(z), strict=True)):
+        integers[4] = size
         potrf(UPPER, N, A, LD, INFO)
         if integers[3]:
             attempt = partial(potrf, UPPER, N, A, LD, INFO)
-            c[i] = _climb(attempt, integers, own, variances[i, :size], amounts[i])
-        pivots[i] = diagonal[i]
-        if m:
-            divide(TRANSPOSED, Z)
-        if with_inverse:
-            a[i] = z[i]
-            divide(PLAIN, X)
+            c[i] = _climb(attempt, integers, K[i, :size, :size], variances[i, :size], amounts[i])
+        divide(TRANSPOSED, A, Z)
+    pivots = diagonal.copy()
+    a = z.copy() if with_inverse else z
+    if with_inverse:
+        for size, A, X in zip(sizes, _each(K), _each(a), strict=True):
+            integers[4] = size
+            divide(PLAIN, A, X)
             potri(UPPER, N, A, LD, INFO)
-        if wanted == "slopes":
-            subtract(size, A, X)
-            if size < n:
-                K[i, size:, size:] *= -0.5 * m
-        if kept:
-            _fill_upper(own, above, mirror=with_inverse)
-        A, Z, X = A + K.strides[0], Z + z.strides[0], X + z.strides[0]
+            if wanted == "slopes":
+                subtract(size, A, X)
+    if wanted == "slopes":
+        for i in [i for i, size in enumerate(sizes) if size < n]:
+            K[i, sizes[i] :, sizes[i] :] *= -0.5 * m
+    if kept:
+        _fill_upper(K, above, mirror=with_inverse)
 
     bad = ~np.isfinite(pivots).all(axis=1)
     if bad.any():
@@ -158,6 +157,12 @@ def factorise(
     half_log_det = np.log(pivots, dtype=np.float64).sum(axis=1).astype(K.dtype)
     square = np.square(z, dtype=np.float64).sum(axis=2).astype(K.dtype)
     return (half_log_det, square, c, a, K)[: 5 if with_inverse else 3]
+
+
+def _each(x: HostArray) -> list[int]:
+    """The addresses of the parts along the first axis."""
+    first, step = x.__array_interface__["data"][0], x.strides[0]
+    return [first + i * step for i in range(len(x))]
 
 
 def _subtraction(routines: Routines, n: int, m: int) -> Callable[[int, int, int], None]:
@@ -232,17 +237,15 @@ def _above(n: int) -> HostArray:
 
 
 def _fill_upper(A: HostArray, above: HostArray, *, mirror: bool) -> None:
-    """Set what is above the diagonal: what is below it, or 0. ``above`` is a mask of one tile."""
-    n = len(A)
-    if n <= TILE:
-        np.copyto(A, A.T if mirror else 0.0, where=above[:n, :n])
-        return
+    """Set what is above the diagonals to what is below, or 0. ``above`` is a mask of one tile."""
+    n = A.shape[-1]
     for start in range(0, n, TILE):
         tile = slice(start, min(start + TILE, n))
         size, rest = tile.stop - start, slice(tile.stop, n)
-        block = A[tile, tile]
-        np.copyto(block, block.T if mirror else 0.0, where=above[:size, :size])
-        A[tile, rest] = A[rest, tile].T if mirror else 0.0
+        block = A[:, tile, tile]
+        np.copyto(block, block.swapaxes(1, 2) if mirror else 0.0, where=above[:size, :size])
+        if tile.stop < n:
+            A[:, tile, rest] = A[:, rest, tile].swapaxes(1, 2) if mirror else 0.0
 
 
 def _called(wanted: str, operands: list[HostArray], results: list[HostArray]) -> None:
