@@ -351,3 +351,44 @@ def test_samples_at_padding_are_nan():
     padded[2, 1] = np.nan
     draws = np.asarray(GP.sample(jax.random.key(0), padded, (2, 3)))
     np.testing.assert_array_equal(np.isnan(draws), np.tile(np.arange(6) == 2, (2, 3, 1)))
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_what_cannot_be_transposed_has_forward_derivatives(batch):
+    """A mean with a loop whose length is not known before."""
+    cube = lambda b, x: jax.lax.while_loop(
+        lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * b), (0, x)
+    )[1]
+    kernel = kx.SEKernel(1.0)
+    kernel, x = (
+        (kx.BatchKernel(kernel, 2, 0), jnp.linspace(0.0, 3.0, 12).reshape(2, 6, 1))
+        if (batch)
+        else (kernel, jnp.linspace(0.0, 3.0, 6)[:, None])
+    )
+
+    def value(power):
+        def likelihood(b):
+            gp = kx.GaussianProcess(kernel, 0.1, mean=lambda X: power(b, X[:, 0]))
+            return jnp.sum(gp.log_marginal_likelihood(x, jnp.sin(x[..., 0])))
+
+        return likelihood
+
+    found = jax.jvp(value(cube), (0.9,), (1.0,))
+    expected = jax.jvp(value(lambda b, x: b**3 * x), (0.9,), (1.0,))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
+        jax.grad(value(cube))(0.9)
+
+
+def test_without_compiling_and_with_leaks_looked_for():
+    """Two of JAX's modes for finding errors."""
+    x = jnp.linspace(0.0, 3.0, 7)[:, None]
+    value = lambda noise: kx.GaussianProcess(kx.SEKernel(1.0), noise).log_marginal_likelihood(
+        x, jnp.sin(x[:, 0])
+    )
+    expected = jax.value_and_grad(value)(0.1)
+    with jax.disable_jit():
+        plain = jax.value_and_grad(value)(0.1)
+    with jax.checking_leaks():
+        looked = jax.jit(jax.value_and_grad(lambda noise: value(1.0 * noise)))(0.1)
+    np.testing.assert_allclose([plain, looked], [expected] * 2, rtol=1e-9)

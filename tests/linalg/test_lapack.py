@@ -175,6 +175,16 @@ def test_slopes_are_made_of_the_inverse(n, m, size):
     np.testing.assert_array_equal(W, W.swapaxes(1, 2))
 
 
+@pytest.mark.parametrize("n", [40, 200])
+def test_rows_of_the_identity_with_values_have_slopes(n):
+    """They are those of points that are far from all others, not of padding."""
+    K, y = padded(with_condition(10, 1e2), n), np.random.default_rng(n).normal(size=n)
+    W = jax.jit(jax.grad(value))(K, y)
+    a = np.linalg.solve(K, y)
+    expected = 0.5 * (np.outer(a, a) - np.linalg.inv(K))
+    np.testing.assert_allclose(W, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_rows_that_only_look_like_those_of_the_identity_count():
     """A one on the diagonal and a zero in the first column, but not in the others."""
     A = np.eye(5)

@@ -331,6 +331,23 @@ place = jax.sharding.NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), P(
 auto = jax.tree.map(spread, one)
 jax.tree.map(close, both(*auto), both(*one))
 assert "all-gather" not in both.lower(*auto).compile().as_text()
+# Hyperparameters that the devices share, and data that they do not, in a `shard_map` that keeps
+# account of it; with loops and branches from some size on.
+with jax.enable_x64(True):
+    gp = kx.GaussianProcess(1.2 * kx.SEKernel(np.float64(0.7)), np.float64(0.1))
+    single = lambda gp, X, y: jnp.sum(
+        jax.vmap(lambda X, y: gp.log_marginal_likelihood(X, y))(X, y)
+    )
+    shared = jax.shard_map(
+        lambda *all: jax.lax.psum(single(*all), "i"),
+        mesh=Mesh(np.array(jax.devices()), ("i",)), in_specs=(P(), P("i"), P("i")), out_specs=P(),
+    )
+    for n in (40, 740):
+        X = np.random.default_rng(1).uniform(0, 10, size=(2, n, 1))
+        found, one_device = (
+            jax.jit(jax.value_and_grad(f))(gp, X, np.sin(X[..., 0])) for f in (shared, single)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7), found, one_device)
 import warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", kx.ConvergenceWarning)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
-from ..kernels._levels import Level, vmap_levels
+from ..kernels._levels import Level, varying, vmap_levels
 
 # Numbers in the covariance matrices that are worked on together: of a CPU, whose caches they stay
 # in. Other devices have work for all of their units with more.
@@ -34,8 +34,9 @@ def in_one_pass(rows: int) -> Callable[..., tuple[Array, Array]]:
         values: list[Any],
         has_axes: Axes,
     ) -> tuple[Array, Array]:
+        plainly = lambda: vmap_levels(function, levels, values, has_axes)
         if not all(level.size for level in levels):
-            return vmap_levels(function, levels, values, has_axes)  # nothing to go through
+            return plainly()  # nothing to go through
         there = [value is not None for value in values]
         arrays = [value for value in values if value is not None]
         axes = [own for own, known in zip(has_axes, there, strict=True) if known]
@@ -48,9 +49,14 @@ def in_one_pass(rows: int) -> Callable[..., tuple[Array, Array]]:
         one = [x[(0,) * sum(own)] for x, own in zip(arrays, axes, strict=True)]
         around, rest = eqx.partition(eqx.filter_closure_convert(element, *one), eqx.is_array)
         around, treedef = jax.tree.flatten(around)
+        count = len(arrays)
+        if any(varying(jax.typeof(x)) for x in (*arrays, *around)):
+            # Inside a `shard_map` that keeps account, where a slope in what the devices share would
+            # be added up among them.
+            return plainly()
 
         def closed(*arrays: Array) -> tuple[Array, Array]:
-            own, outside = arrays[: len(one)], arrays[len(one) :]
+            own, outside = arrays[:count], arrays[count:]
             found: tuple[Array, Array] = eqx.combine(jax.tree.unflatten(treedef, outside), rest)(
                 *own
             )
@@ -65,8 +71,7 @@ def in_one_pass(rows: int) -> Callable[..., tuple[Array, Array]]:
 def _differentiated(
     element: Callable[..., tuple[Array, Array]], levels: tuple[Level, ...], axes: Axes, rows: int
 ) -> Callable[..., tuple[Array, Array]]:
-    @jax.custom_jvp
-    def everything(*arrays: Array) -> tuple[Array, Array]:
+    def plainly(*arrays: Array) -> tuple[Array, Array]:
         found: tuple[Array, Array] = vmap_levels(element, levels, list(arrays), axes)
         return found
 
@@ -74,22 +79,36 @@ def _differentiated(
         moving = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
 
         def with_slopes(*arrays: Array) -> Any:
-            def of_moving(*free: Array) -> tuple[Array, Array]:
-                changed = iter(free)
-                pairs = zip(arrays, moving, strict=True)
-                return element(*(next(changed) if moves else old for old, moves in pairs))
-
-            free = [array for array, moves in zip(arrays, moving, strict=True) if moves]
+            of_moving, free = _of_moving(element, arrays, moving)
             which = tuple(range(len(free)))
             return jax.value_and_grad(of_moving, which, has_aux=True)(*free)
 
-        (value, other), slopes = _by_chunks(with_slopes, levels, primals, axes, rows)
+        try:
+            (value, other), slopes = _by_chunks(with_slopes, levels, primals, axes, rows)
+        except ValueError:
+            # What cannot be transposed, as a loop of unknown length, has derivatives all the same.
+            of_moving, free = _of_moving(plainly, primals, moving)
+            return jax.jvp(of_moving, free, [t for t, m in zip(tangents, moving, strict=True) if m])
         moved = [(t, own) for t, own, m in zip(tangents, axes, moving, strict=True) if m]
         parts = [_inner(slope, *at) for slope, at in zip(slopes, moved, strict=True)]
         return (value, other), (sum(parts[1:], parts[0]), jnp.zeros_like(other))
 
+    everything = jax.custom_jvp(plainly)
     everything.defjvp(rule, symbolic_zeros=True)
     return everything
+
+
+def _of_moving(
+    function: Callable[..., Any], values: Any, moving: list[bool]
+) -> tuple[Callable[..., Any], list[Any]]:
+    """The function of those arguments that move, and their values."""
+
+    def of_moving(*free: Array) -> Any:
+        changed = iter(free)
+        pairs = zip(values, moving, strict=True)
+        return function(*(next(changed) if moves else old for old, moves in pairs))
+
+    return of_moving, [value for value, moves in zip(values, moving, strict=True) if moves]
 
 
 def _inner(slope: Array, tangent: Array, own: tuple[bool, ...]) -> Array:

@@ -19,6 +19,7 @@ from jaxtyping import Array
 from .._padding import Real
 from .._typing import Matrix, OtherPoints, Points, Square, Vector
 from ._diagonal import with_diagonal
+from ._levels import varied
 from ._mirror import mirror
 
 # Numbers of pairs in a block of rows, which should stay in the cache with what is made of it.
@@ -95,7 +96,7 @@ def _in_rows(
         rows = jnp.where(own, diagonal[None, :], rows)
         return jax.lax.dynamic_update_slice_in_dim(K, rows, start, 0)
 
-    start = jnp.zeros((n, n), jnp.result_type(diagonal))
+    start = varied(jnp.zeros((n, n), jnp.result_type(diagonal)), kernel, X, diagonal, real)
     K: Square = jax.lax.fori_loop(0, -(-n // size), step, start)
     return K
 
@@ -124,7 +125,7 @@ def _tiled(
         K = jax.lax.dynamic_update_slice(K, T, (i, j))
         return jax.lax.dynamic_update_slice(K, T.T, (j, i))
 
-    start = jnp.zeros((n, n), jnp.result_type(diagonal))
+    start = varied(jnp.zeros((n, n), jnp.result_type(diagonal)), kernel, X, diagonal, real)
     K: Square = jax.lax.fori_loop(0, len(rows), step, start)
     return K
 

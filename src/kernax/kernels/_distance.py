@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._typing import Matrix, OtherPointOrPoints, OtherPoints, PointOrPoints, Points
+from ._levels import varied
 from ._pairs import (
     MOST_UNROLLED,
     check_per_dimension,
@@ -70,8 +71,12 @@ def _all_pairs(x: Points, y: OtherPoints, weight: Array) -> Matrix:
         return _weighted(lambda term: unrolled(term, x, coordinates), weight, capped=False)
 
     def invalid(x: Points, coordinates: Array, weight: Array) -> Matrix:
-        return jnp.full((x.shape[0], coordinates.shape[1]), jnp.nan, x.dtype)
+        # Of all operands, so that it differs over the same axes of a mesh as what is computed.
+        nan = jnp.nan * (x[:1, :1] + coordinates[:1, :1] + jnp.sum(weight))
+        return jnp.broadcast_to(nan, (x.shape[0], coordinates.shape[1]))
 
+    # What a branch is given differs over the same axes of a mesh, or a batch of branches does not.
+    x, y, weight = (varied(value, x, y, weight) for value in (x, y, weight))
     first = x[0, 0]
     always = (first == first) | (first != first)
     s: Matrix = jax.lax.cond(always, compute, invalid, x, y.T, weight)

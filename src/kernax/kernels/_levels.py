@@ -144,6 +144,26 @@ def on_devices(
     )([placed(value, spec) for value, spec in zip(values, specs, strict=True)])  # fmt: skip
 
 
+def varying(aval: Any) -> Any:
+    """The axes of a mesh over which an array inside `shard_map` differs (by version of JAX)."""
+    mat = getattr(aval, "manual_axis_type", None)
+    return getattr(aval, "vma", ()) if mat is None else mat.varying
+
+
+def varied(x: Array, *others: Any) -> Array:
+    """x as one that differs over all those axes over which any array of ``others`` does: what a
+    loop starts from where they come in."""
+    own, found = set(varying(jax.typeof(x))), set[Any]()
+    for leaf in filter(eqx.is_array, jax.tree.leaves(others)):
+        found.update(varying(jax.typeof(leaf)))
+    missing = tuple(found - own)
+    if not missing:
+        return x
+    cast = getattr(jax.lax, "pcast", None)
+    wide: Array = cast(x, missing, to="varying") if cast else jax.lax.pvary(x, missing)
+    return wide
+
+
 def _check_points(sets: tuple[PointSet, ...]) -> None:
     for points, name, mask, _ in sets:
         if points.shape[-1] == 0:

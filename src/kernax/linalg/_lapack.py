@@ -113,7 +113,9 @@ def factorise(
     diagonal = K.reshape(g, n * n)[:, :: n + 1]
     variances, c = diagonal.copy(), np.zeros(g, K.dtype)
     z = np.array(ys[0], order="C") if ys else np.empty((g, 0, n), K.dtype)
-    sizes = ([n] * g) if large else _sizes(K, diagonal).tolist()
+    # Slopes have a a' in those rows, unless y is 0 there.
+    idle = ~ys[0].any(axis=1) if wanted == "slopes" else True
+    sizes = ([n] * g) if large else _sizes(K, diagonal, idle).tolist()
     integers = (ctypes.c_int * 5)(n, m, 1, 0, n)
     LD, M, STEP, INFO, N = (ctypes.addressof(integers) + 4 * i for i in range(5))
     ONE = ctypes.addressof(one)
@@ -183,10 +185,11 @@ def _subtraction(routines: Routines, n: int, m: int) -> Callable[[int, int, int]
     return subtract
 
 
-def _sizes(work: HostArray, diagonal: HostArray) -> Any:
-    """How many rows of each matrix come before those that are the identity's to the end."""
+def _sizes(work: HostArray, diagonal: HostArray, idle: Any) -> Any:
+    """How many rows of each matrix come before those that are the identity's to the end, and
+    ``idle``."""
     n = work.shape[-1]
-    likely = (work[:, :, 0] == 0.0) & (diagonal == 1.0)
+    likely = (work[:, :, 0] == 0.0) & (diagonal == 1.0) & idle
     sizes = n - np.logical_and.accumulate(likely[:, ::-1], axis=1).sum(axis=1)
     for i in np.flatnonzero(sizes < n):
         if np.count_nonzero(work[i, sizes[i] :]) > n - sizes[i]:

@@ -19,6 +19,7 @@ from jax.interpreters import batching, mlir
 from jaxtyping import Array
 
 from .._errors import ResourceError
+from ..kernels._levels import varying
 from . import _host, _lapack, _portable
 
 SMALL = 32  # up to here the arithmetic is less than the calls
@@ -97,20 +98,14 @@ def _shapes(*operands: Any, wanted: str, route: str) -> list[Any]:
         "factor": ((*of_matrix, n, n), of_matrix),
         "density": (of_matrix, of_all, of_matrix),
     }.get(wanted, (of_matrix, of_all, of_matrix, (*of_all, n), (*of_matrix, n, n)))
-    varying = frozenset[Any]().union(*(_varying(x) for x in operands))
-    if not varying:
+    axes = frozenset[Any]().union(*(varying(x) for x in operands))
+    if not axes:
         return [jax.core.ShapedArray(shape, dtype) for shape in shapes]
     first = operands[0]
     mat = getattr(first, "manual_axis_type", None)
-    kept = {"vma": varying} if mat is None else {"manual_axis_type": mat.update(varying=varying)}
+    kept = {"vma": axes} if mat is None else {"manual_axis_type": mat.update(varying=axes)}
     whole = lambda shape: first.sharding.update(spec=(None,) * len(shape))
     return [first.update(shape=shape, sharding=whole(shape), **kept) for shape in shapes]
-
-
-def _varying(aval: Any) -> Any:
-    """The axes of a mesh over which an array inside `shard_map` differs (by version of JAX)."""
-    mat = getattr(aval, "manual_axis_type", None)
-    return getattr(aval, "vma", ()) if mat is None else mat.varying
 
 
 def _batch_shapes(K: Any, amounts: Any, *y: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -119,7 +114,12 @@ def _batch_shapes(K: Any, amounts: Any, *y: Any) -> tuple[tuple[int, ...], tuple
     return of_matrix, np.broadcast_shapes(of_matrix, *(x.shape[:-1] for x in y))
 
 
-factorise_p.def_impl(_bind)
+def _run(*operands: Array, wanted: str, route: str) -> tuple[Array, ...]:
+    with jax.disable_jit(False):  # or it would be asked for again
+        return _bind(*operands, wanted=wanted, route=route)
+
+
+factorise_p.def_impl(_run)
 factorise_p.def_abstract_eval(_shapes)
 
 
