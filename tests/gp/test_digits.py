@@ -1,5 +1,7 @@
 """Likelihoods and their gradients in fifty digits, from tiny length-scales to huge ones."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 import kernax as kx
+from kernax.linalg._primitive import slopes
 
 X = np.array([[0.0, 0.2], [0.5, -1.0], [0.5, -1.0], [2.0, 0.3], [-1.5, 0.9]])
 Y = np.array([0.3, -1.2, -1.0, 0.8, 0.1])
@@ -51,3 +54,22 @@ def test_forward_mode_is_reverse_mode():
         along = lambda v, path=path: likelihood(gp.replace(**{path: v}))
         found = jax.jvp(along, (value,), (jnp.ones_like(value),))[1]
         np.testing.assert_allclose(found, slopes.hyperparameters[path], rtol=1e-11)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_slopes_of_a_singular_matrix_in_32_bits(x64_off, seed):
+    """The inverse is of the order of 1e4, and its rows nearly add up to 0: the derivative is as
+    good as what the inverse itself allows, summed up in 64 bits."""
+    x = np.random.default_rng(seed).uniform(size=(760, 1)).astype(np.float32)
+    y = np.sin(6 * x[:, 0])
+    scale = np.float32(0.3)
+    value = lambda s: kx.GaussianProcess(kx.SEKernel(s), 0.0).log_marginal_likelihood(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kx.NumericalWarning)
+        jitter = kx.GaussianProcess(kx.SEKernel(scale), 0.0).condition(x, y).jitter
+        found = float(jax.grad(value)(scale))
+    K = kx.SEKernel(scale).gram(jnp.asarray(x)) + jitter * jnp.eye(760)
+    *_, W = slopes(K, jnp.asarray(y), jnp.zeros(3))
+    squares = np.square(np.float64(x) - np.float64(x).T)
+    dK = np.exp(-0.5 * squares / 0.3**2) * squares / 0.3**3
+    np.testing.assert_allclose(found, np.sum(np.float64(W) * dK), rtol=0.015)

@@ -72,17 +72,36 @@ def triangle(
 
     def whole(kernel: Any, _: Array, columns: Array, *everything: Array) -> Array:
         X, diagonal, _, kept = everything
-        if kernel.symmetric_rounding:
-            return _in_rows(kernel, X, diagonal, kept, finish)
         return _tiled(kernel, X, diagonal, kept, finish)
 
     split = (X, diagonal, jnp.arange(n), real)
     return _by_rows(whole, rows, kernel, (X, real), split)
 
 
-def _in_rows(
-    kernel: Any, X: Points, diagonal: Vector, real: Vector, finish: Callable[..., Array]
-) -> Square:
+def raised(kernel: Any, X: Points, added: Vector, real: Vector | None = None) -> Square:
+    """K(X, X) + diag(added) of a large set, of a kernel whose rounding is symmetric; padding has
+    nothing but what is added. Written once, to memory that a factorisation may overwrite.
+
+    The diagonal keeps its place in derivatives: with an inverse as cotangent, it is what the sums
+    of the rows are balanced by.
+    """
+    n = X.shape[0]
+    real = jnp.ones(n, X.dtype) if real is None else real
+
+    def rows(kernel: Any, X: Array, columns: Array, *block: Array) -> Array:
+        x, own, index, kept = block
+        K = Real(kept, columns).keep(kernel.matrix(x, X))
+        # Put in place, so that the transpose reads the diagonal alone.
+        return K.at[jnp.arange(len(x)), index].add(own, unique_indices=True)
+
+    def whole(kernel: Any, _: Array, columns: Array, *everything: Array) -> Array:
+        X, added, _, kept = everything
+        return _in_rows(kernel, X, added, kept)
+
+    return _by_rows(whole, rows, kernel, (X, real), (X, added, jnp.arange(n), real))
+
+
+def _in_rows(kernel: Any, X: Points, added: Vector, real: Vector) -> Square:
     """A block of rows after the other, so that what a block is made of stays in the cache; the
     last one may overlap the one before."""
     n = X.shape[0]
@@ -91,12 +110,12 @@ def _in_rows(
     def step(number: Any, K: Square) -> Square:
         start = jnp.minimum(number * size, n - size)
         part = lambda values: jax.lax.dynamic_slice_in_dim(values, start, size)
-        rows = finish(kernel.matrix(part(X), X), part(real), real)
+        rows = Real(part(real), real).keep(kernel.matrix(part(X), X))
         own = jnp.arange(n)[None, :] == start + jnp.arange(size)[:, None]
-        rows = jnp.where(own, diagonal[None, :], rows)
+        rows = rows + jnp.where(own, added[None, :], 0.0)
         return jax.lax.dynamic_update_slice_in_dim(K, rows, start, 0)
 
-    start = varied(jnp.zeros((n, n), jnp.result_type(diagonal)), kernel, X, diagonal, real)
+    start = varied(jnp.zeros((n, n), jnp.result_type(added)), kernel, X, added, real)
     K: Square = jax.lax.fori_loop(0, -(-n // size), step, start)
     return K
 

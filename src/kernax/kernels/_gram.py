@@ -18,7 +18,7 @@ from .._errors import ShapeError
 from .._memory import check_memory
 from .._module import Structure, flatten, prepared
 from .._typing import Mask, Matrix, OtherPoints, Points, Vector
-from ._blocks import BLOCK_PAIRS, rectangle, triangle
+from ._blocks import BLOCK_PAIRS, raised, rectangle, triangle
 from ._diagonal import add_to_diagonal, with_diagonal
 from ._levels import PointSet, over_levels
 
@@ -238,13 +238,16 @@ def observed(
     A large one is written in one pass to the memory that a factorisation then overwrites.
     """
     kept = None if real is None else real.astype(X.dtype)
-    if len(X) ** 2 >= 2 * BLOCK_PAIRS:
+    added = noise if real is None else jnp.where(real, noise, 1.0)
+    large, settled = len(X) ** 2 >= 2 * BLOCK_PAIRS, _settled(kernel)
+    if large:
         diagonal = variances(kernel, X) + noise
         diagonal = diagonal if real is None else jnp.where(real, diagonal, 1.0)
+        if settled:
+            return raised(kernel, X, added, kept), diagonal
         return triangle(kernel, X, diagonal, kept), diagonal
-    if _settled(kernel):
+    if settled:
         both = None if kept is None else _padding.Real(kept, kept)
-        added = noise if real is None else jnp.where(real, noise, 1.0)
         K = add_to_diagonal(rectangle(kernel, X, X, both), added)
     else:
         noise = noise if real is None else jnp.where(real, noise, 0.0)
