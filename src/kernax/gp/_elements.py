@@ -49,7 +49,7 @@ def over_elements(
     same batches or None. ``over``: how the elements are gone through.
     """
     levels: tuple[Level, ...] = gp.kernel.levels()
-    if not levels and over is vmap_levels:
+    if not levels and over is vmap_levels:  # other ways do more than go through elements
         return function(gp, part, *(other.value for other in others))
     kernels, leaf_axes = unbatched((gp.kernel, part))
     leaves, treedef = jax.tree.flatten(kernels)

@@ -119,11 +119,7 @@ def fit(
     starts = problem.starts(restarts, key)
     single = not problem.sizes and not blocks
     if start == "auto" and resume is None and single and _count(data) > 1:
-        given = problem.evaluate(starts[:1], np.zeros(1, int))[0][0]
-        if noise_alone(gp, X, y, mask) < given < np.inf:
-            other = problem.free_point(default_start(gp, X, y, mask=mask).hyperparameters)
-            if problem.evaluate(other[None], np.zeros(1, int))[0][0] < given:
-                starts[0] = other
+        starts[0] = _better_start(problem, starts[0], gp, X, y, mask)
     runs = start_runs(problem.evaluate, starts) if resume is None else _resumed(resume, starts)
     tolerance, resolution = (1e-5, 1e-9) if problem.dtype == jnp.float64 else (1e-3, 1e-6)
     interrupted = False
@@ -133,6 +129,18 @@ def fit(
         except KeyboardInterrupt:
             interrupted = True
     return _result(problem, runs, interrupted, max_steps)
+
+
+def _better_start(
+    problem: Problem, start: HostArray, gp: Any, X: Any, y: Any, mask: Any
+) -> HostArray:
+    """That of the data, if the given one is worse than independent noise, and than it."""
+    loss = lambda u: problem.evaluate(u[None], np.zeros(1, int))[0][0]
+    given = loss(start)
+    if noise_alone(gp, X, y, mask) < given < np.inf:
+        other = problem.free_point(default_start(gp, X, y, mask=mask).hyperparameters)
+        return other if loss(other) < given else start
+    return start
 
 
 def _gathered(tree: Any) -> Any:

@@ -1,8 +1,9 @@
-"""The likelihoods of a batch with their derivatives from one pass, a cache full of it at a time.
+"""Likelihoods with their derivatives from one pass, of a batch a cache full of it at a time.
 
 In reverse mode a batch would write all of its matrices, then all inverses, and read both again on
-the way back. Here, where derivatives are wanted, likelihoods come together with their slopes, for
-as many elements as a cache holds, and nothing of the size of the matrices outlives them.
+the way back; and eagerly, one process keeps several. Here, where derivatives are wanted,
+likelihoods come together with their slopes, for as many elements as a cache holds, and nothing of
+the size of the matrices outlives them.
 """
 
 import math

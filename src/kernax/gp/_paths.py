@@ -98,8 +98,8 @@ def _draw(
         noise = spread[:, None] * jax.random.normal(keys[2], (len(X), functions), X.dtype)
         prior = jnp.matmul(phi.features(X).astype(X.dtype), weights, precision="highest")
         # One function after the other, the targets of a draw side by side.
-        known = at.residual if data.targets else at.residual[:, None]
-        missing = jnp.tile(known, (1, functions // max(1, known.shape[1]))) - prior - noise
+        residual = at.residual if data.targets else at.residual[:, None]
+        missing = jnp.tile(residual, (1, functions // residual.shape[1])) - prior - noise
         if at.real is not None:
             missing = jnp.where(at.real[:, None], missing, 0.0)
         return _Drawn(X, state.factor.solve(missing), phi, weights)

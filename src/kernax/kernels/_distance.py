@@ -71,9 +71,8 @@ def _all_pairs(x: Points, y: OtherPoints, weight: Array) -> Matrix:
         return _weighted(lambda term: unrolled(term, x, coordinates), weight, capped=False)
 
     def invalid(x: Points, coordinates: Array, weight: Array) -> Matrix:
-        # Of all operands, so that it differs over the same axes of a mesh as what is computed.
-        nan = jnp.nan * (x[:1, :1] + coordinates[:1, :1] + jnp.sum(weight))
-        return jnp.broadcast_to(nan, (x.shape[0], coordinates.shape[1]))
+        # Of an operand, so that it differs over the same axes of a mesh as what is computed.
+        return jnp.broadcast_to(jnp.nan * x[:1, :1], (x.shape[0], coordinates.shape[1]))
 
     # What a branch is given differs over the same axes of a mesh, or a batch of branches does not.
     x, y, weight = (varied(value, x, y, weight) for value in (x, y, weight))

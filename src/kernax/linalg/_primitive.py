@@ -170,12 +170,13 @@ def _anywhere(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
 
 def _on_cpu(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
     n, module = ctx.avals_in[0].shape[-1], ctx.module_context
-    travels = len(module.platforms) > 1 or module.lowering_parameters.for_export
-    if travels or not _host.AVAILABLE:
+    if len(module.platforms) > 1 or module.lowering_parameters.for_export:
         route = "library"  # a program that travels has no way back to this host
     elif route == "auto":
         little = "library" if wanted == "factor" else "small"
         route = little if n <= SMALL else "lapack"
+    if route == "lapack" and not _host.AVAILABLE:
+        route = "library"
     if route != "lapack":
         return _anywhere(ctx, *operands, wanted=wanted, route=route)
     if n > _lapack.LARGEST:
