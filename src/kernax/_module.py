@@ -24,6 +24,7 @@ from ._nodes import Stacked, Tied, Unit, path_name, untied, with_ones
 from ._parameters import Constraint, Real, constraint_of, guard, is_constrained
 
 _M = TypeVar("_M", bound="Parameterised")
+_T = TypeVar("_T")
 
 
 class Structure:
@@ -155,6 +156,12 @@ def rebuild_fields(cls: type, values: dict[str, Any]) -> Any:
     for name, value in values.items():
         object.__setattr__(module, name, value)
     return module
+
+
+def with_fields(module: _T, **values: Any) -> _T:
+    """A copy with other values in some fields, unchecked."""
+    copied: _T = rebuild_fields(type(module), field_values(module) | values)
+    return copied
 
 
 def flatten(module: Any) -> tuple[Structure, tuple[Array, ...]]:

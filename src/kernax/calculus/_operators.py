@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ShapeError
-from .._module import Parameterised, field_values, rebuild_fields, short
+from .._module import Parameterised, field_values, short, with_fields
 from ..kernels._maps import Function, as_map
 
 Field = Callable[[Array], Array]  # a function of a point (d,), to a vector (q,)
@@ -93,8 +93,7 @@ class LinearOperator(Parameterised):
 
     def changed(self, **values: Any) -> "LinearOperator":
         """A copy with other values in some fields, unchecked."""
-        copy: LinearOperator = rebuild_fields(type(self), field_values(self) | values)
-        return copy
+        return with_fields(self, **values)
 
     def row(self, i: Any) -> "LinearOperator":
         """The operator of row i, of which it may have values of its own."""

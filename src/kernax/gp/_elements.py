@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import ParameterError, ShapeError
-from .._module import field_values, rebuild_fields
+from .._module import with_fields
 from ..kernels._levels import Level, on_devices, unbatched, vmap_levels
 from ._means import ConstantMean
 
@@ -101,8 +101,7 @@ def element_of(gp: Any, index: Any, *others: Per) -> tuple[Any, ...]:
 def _single(gp: Any, kernel: Any, noise: Any, spread: Any, *of_mean: Any) -> Any:
     arrays, rest = eqx.partition(gp.mean, eqx.is_array)
     mean = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), of_mean), rest)
-    fields = {"kernel": kernel, "noise_variance": noise, "input_variance": spread, "mean": mean}
-    return rebuild_fields(type(gp), field_values(gp) | fields)
+    return with_fields(gp, kernel=kernel, noise_variance=noise, input_variance=spread, mean=mean)
 
 
 def _own(gp: Any, batches: int) -> tuple[Per, ...]:

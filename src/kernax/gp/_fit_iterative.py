@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ConvergenceWarning, NotPSDError, ParameterError
-from .._module import Structure, field_values, flatten, rebuild_fields, with_leaves
+from .._module import Structure, flatten, with_fields, with_leaves
 from .._typing import HostArray
 from ..distributed import gather, load_checkpoint, save_checkpoint
 from ..linalg import Dense
@@ -183,7 +183,7 @@ def start_of(problem: Problem, held: frozenset[str], key: Array | None) -> HostA
     rows = np.flatnonzero(real if data.mask is None else real & np.asarray(data.mask))
     key = jax.random.key(0) if key is None else key
     chosen = rows[np.asarray(jax.random.permutation(key, len(rows)))[:SUBSET]]
-    exact = rebuild_fields(type(gp), field_values(gp) | {"solver": Dense()})
+    exact = with_fields(gp, solver=Dense())
     options: dict[str, Any] = {"priors": problem.priors, "fixed": tuple(held), "progress": False}
     with warnings.catch_warnings():
         # What is strange in a subset may not be so in all of the data.

@@ -25,7 +25,7 @@ from jaxtyping import Array
 
 from .._errors import ConvergenceWarning, NotPSDError, ParameterError
 from .._inputs import common_dtype
-from .._module import Structure, field_values, flatten, rebuild_fields
+from .._module import Structure, flatten, with_fields
 from ..kernels import RandomFeatures, random_features
 from ..linalg._dense import LOG_2PI
 from ..matrixfree import (
@@ -108,7 +108,7 @@ def plan_of(gp: Any, solver: Iterative, X: Any, tolerance: float | None = None) 
 
 def plain(gp: Any) -> Any:
     """The process without its solver, which a plan has."""
-    return rebuild_fields(type(gp), field_values(gp) | {"solver": "auto"})
+    return with_fields(gp, solver="auto")
 
 
 def key_of(solver: Iterative) -> Array:

@@ -76,7 +76,7 @@ def sample_paths(posterior: Any, key: Key, shape: Shape, features: Any) -> Paths
     keys = jax.random.split(as_key(key), (*batch, 3))
     targets = data.y.shape[-1:] if data.targets else ()
     functions = math.prod((*sizes, *targets))
-    drawn = _draw(*flatten(posterior._known()), keys, count, functions)
+    drawn = _draw(*posterior._compiled(), keys, count, functions)
     return Paths(gp, drawn, sizes, targets, data.shift)
 
 

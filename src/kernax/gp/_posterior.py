@@ -1,6 +1,5 @@
 """The posterior: a Gaussian process given observations."""
 
-import dataclasses
 import warnings
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import NumericalWarning, ParameterError, ShapeError
-from .._module import Structure, field_values, flatten, rebuild_fields
+from .._module import Structure, field_values, flatten, rebuild_fields, with_fields
 from .._typing import ArrayLike, Key, NanOption, Shape
 from ..calculus import Gradient, Identity, LinearOperator
 from ..calculus._apply import as_operator
@@ -20,7 +19,7 @@ from ..kernels import AbstractKernel
 from ..linalg import DenseFactor
 from . import _predict
 from ._blocks import BlockData
-from ._data import as_inputs, as_key, as_shape, check_dimension, joined, values_data
+from ._data import as_inputs, as_key, as_shape, check_dimension, values_data
 from ._noisy_inputs import as_input_variance, smoothed
 from ._paths import Paths, sample_paths
 from ._process import GaussianProcess, indefinite, report_elements
@@ -230,12 +229,11 @@ class Posterior(eqx.Module):
                 "Fix: pass it in the same form."
             )
         check_dimension(self.data, data.X, X_new, "X_new")
-        known = dataclasses.replace(self._known(), gp=gp)
-        state = _predict.extended_state(*flatten(known), data.compiled)
-        first = lambda state: state.factor.first
-        state = eqx.tree_at(first, state, first(self.state), is_leaf=lambda leaf: leaf is None)
-        both = joined(self.data, data)
-        report_elements(gp, state.value, state.factor.jitter, lambda: gp._failure(both))
+        known = self._compiled() if gp is self.gp else flatten(self._known(gp))
+        state, both = _predict.extended_state(*known, data.compiled)
+        factor = with_fields(state.factor, first=self.state.factor.first)
+        state, both = with_fields(state, factor=factor), with_fields(both, shift=self.data.shift)
+        report_elements(gp, state.value, factor.jitter, lambda: gp._failure(both))
         return Posterior(gp, both, state)
 
     # --- helpers -------------------------------------------------------------------------------
@@ -333,12 +331,12 @@ class Posterior(eqx.Module):
         try:
             found: tuple[Structure, tuple[Array, ...]] = object.__getattribute__(self, "_flat")
         except AttributeError:
-            found = flatten(self._known())
+            found = flatten(self._known(self.gp))
             object.__setattr__(self, "_flat", found)
         return found
 
-    def _known(self) -> Any:
-        return _predict.Known(self.gp, self.data.compiled, self.state)
+    def _known(self, gp: GaussianProcess) -> Any:
+        return _predict.Known(gp, self.data.compiled, self.state)
 
     def __reduce__(self) -> Any:
         return rebuild_fields, (type(self), field_values(self))

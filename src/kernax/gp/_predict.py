@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._inputs import common_dtype
-from .._module import Structure, field_values, prepared, rebuild_fields
+from .._module import Structure, prepared, with_fields
 from ..calculus import Identity, LinearOperator
 from ..calculus._apply import cast
 from ..calculus._evaluate import check_rows
@@ -22,7 +22,7 @@ from ..kernels import AbstractKernel
 from ..kernels._gram import variances
 from ..linalg import DenseFactor, factorise, status_of
 from ._blocks import Part, cross, own_covariance, prior_mean, real_values
-from ._data import Data, clean_inputs, mark_rows, prepared_gp, system
+from ._data import Data, clean_inputs, joined, mark_rows, prepared_gp, system
 from ._elements import Per, over_elements
 from ._process import draw, keys
 
@@ -83,8 +83,11 @@ def condition_state(structure: Structure, leaves: tuple[Array, ...], data: Any) 
 
 
 @partial(jax.jit, static_argnames=("structure",))
-def extended_state(structure: Structure, leaves: tuple[Array, ...], new: Data) -> State:
-    """The state with further observations, in O(n^2 m); the noise of all points is in the gp.
+def extended_state(
+    structure: Structure, leaves: tuple[Array, ...], new: Data
+) -> tuple[State, Data]:
+    """The state with further observations, in O(n^2 m), and all observations; the noise of all
+    points is in the gp.
 
     Without the n^2 numbers of ``factor.first``, which stay as they are: a result is a copy.
     """
@@ -94,8 +97,8 @@ def extended_state(structure: Structure, leaves: tuple[Array, ...], new: Data) -
     def element(gp: Any, _: None, state: State, *arrays: Any) -> State:
         first, second = old.element(*arrays[:3]), new.element(*arrays[3:])
         n, noise = first.X.shape[0], gp.noise_variance
-        fields = field_values(gp) | {"noise_variance": noise[n:] if noise.ndim else noise}
-        at = system(rebuild_fields(type(gp), fields), second)
+        own = with_fields(gp, noise_variance=noise[n:]) if noise.ndim else gp
+        at = system(own, second)
         X, real = clean_inputs(first.X.astype(at.X.dtype), first.finite, first.mask)
         cross = prepared_gp(gp, at.X)[0].kernel.matrix(X, at.X)
         for rows, axis in ((real, 1), (at.real, 0)):
@@ -104,11 +107,10 @@ def extended_state(structure: Structure, leaves: tuple[Array, ...], new: Data) -
         count = at.n + (n if real is None else jnp.sum(real).astype(cross.dtype))
         factor = state.factor.extend(cross, at.K, count, at.scale)
         both = _state(factor, factor.append(state.whitened, at.residual), count)
-        return eqx.tree_at(lambda state: state.factor.first, both, None)
+        return with_fields(both, factor=with_fields(factor, first=None))
 
     arrays = (Per(known.state), *old.arrays, *new.arrays)
-    state: State = over_elements(element, known.gp, *arrays)
-    return state
+    return over_elements(element, known.gp, *arrays), joined(old, new)
 
 
 def _state(factor: DenseFactor, whitened: Array, count: Array) -> State:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ParameterError
-from .._module import field_values, rebuild_fields
+from .._module import with_fields
 from .._parameters import positive
 from .._typing import (
     Matrix,
@@ -74,10 +74,7 @@ class ArcCosineKernel(AbstractKernel):
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
         weights = self.weight_variance / jnp.square(length_scales)
-        kernel: AbstractKernel = rebuild_fields(
-            type(self), field_values(self) | {"weight_variance": weights}
-        )
-        return kernel
+        return with_fields(self, weight_variance=weights)
 
     def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         x, y, weight, bias = in_one_dtype(x, y, self.weight_variance, self.bias_variance)

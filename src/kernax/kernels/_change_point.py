@@ -6,7 +6,7 @@ from jaxtyping import Array
 
 from .._errors import ShapeError
 from .._inputs import as_whole
-from .._module import field_values, rebuild_fields
+from .._module import with_fields
 from .._parameters import positive, real
 from .._typing import OtherPointOrPoints, Parameter, PointOrPoints
 from ._base import AbstractKernel
@@ -52,14 +52,13 @@ class ChangePointKernel(CompositeKernel):
     def rescaled(self, length_scales: Array) -> AbstractKernel:
         self._check(length_scales.shape[-1])
         scale = length_scales[self.dim]
-        values = field_values(self) | {
-            "left_kernel": self.left_kernel.rescaled(length_scales),
-            "right_kernel": self.right_kernel.rescaled(length_scales),
-            "location": self.location * scale,
-            "steepness": self.steepness / scale,
-        }
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        return with_fields(
+            self,
+            left_kernel=self.left_kernel.rescaled(length_scales),
+            right_kernel=self.right_kernel.rescaled(length_scales),
+            location=self.location * scale,
+            steepness=self.steepness / scale,
+        )
 
     def sign(self) -> int:
         left, right = self.left_kernel.sign(), self.right_kernel.sign()

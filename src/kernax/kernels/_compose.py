@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ShapeError
-from .._module import field_values, rebuild_fields, short
+from .._module import field_values, short, with_fields
 from .._nodes import Unit
 from .._parameters import positive_integer
 from .._typing import Matrix, OtherPointOrPoints, OtherPoints, Point, PointOrPoints, Points, Scalar
@@ -73,12 +73,12 @@ class OperatorKernel(TransparentKernel):
     """A composite that only combines the values of its parts at the same two points."""
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
-        values = {
-            name: value.rescaled(length_scales) if isinstance(value, AbstractKernel) else value
+        parts = {
+            name: value.rescaled(length_scales)
             for name, value in field_values(self).items()
+            if isinstance(value, AbstractKernel)
         }
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        return with_fields(self, **parts)
 
 
 class WrapperKernel(CompositeKernel):

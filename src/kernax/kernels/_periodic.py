@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._module import field_values, rebuild_fields
+from .._module import with_fields
 from .._parameters import positive
 from .._typing import (
     Matrix,
@@ -49,9 +49,7 @@ class PeriodicKernel(AbstractKernel):
         return self._evaluate(X, Y)
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
-        values = field_values(self) | {"period": self.period * length_scales}
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        return with_fields(self, period=self.period * length_scales)
 
     def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         d = x.shape[-1]

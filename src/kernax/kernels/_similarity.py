@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._module import field_values, rebuild_fields
+from .._module import with_fields
 from .._parameters import positive
 from .._typing import (
     Matrix,
@@ -82,9 +82,7 @@ class HammingKernel(AbstractKernel):
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
         # Quotients of different codes may round to the same number.
-        values = field_values(self) | {"length_scale": self.length_scale * length_scales}
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        return with_fields(self, length_scale=self.length_scale * length_scales)
 
     def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         x, y, scale = in_one_dtype(x, y, self.length_scale)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._errors import ShapeError
-from .._module import Parameterised, field_values, rebuild_fields
+from .._module import Parameterised, field_values, with_fields
 from .._nodes import Stacked
 from .._parameters import positive, real
 from .._typing import (
@@ -50,9 +50,7 @@ class CosineKernel(AbstractKernel):
         return self._evaluate(X, Y)
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
-        values = field_values(self) | {"period": self.period * length_scales}
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        return with_fields(self, period=self.period * length_scales)
 
     def _evaluate(self, x: PointOrPoints, y: OtherPointOrPoints) -> Array:
         x, y, period = in_one_dtype(x, y, self.period)
@@ -117,12 +115,8 @@ class SpectralMixtureKernel(AbstractKernel):
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
         means, scales = self.components(length_scales.shape[0])
-        values = field_values(self) | {
-            "means": means / length_scales[None, :],
-            "scales": scales / length_scales[None, :],
-        }
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        means, scales = means / length_scales[None, :], scales / length_scales[None, :]
+        return with_fields(self, means=means, scales=scales)
 
     def components(self, d: int) -> tuple[Array, Array]:
         """``means`` and ``scales`` as (q, d); `ShapeError` where they are for another d."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
-from .._module import field_values, rebuild_fields
+from .._module import with_fields
 from .._parameters import positive
 from .._typing import Matrix, OtherPoints, Parameter, Point, Points, Scalar
 from ._base import AbstractKernel
@@ -44,9 +44,7 @@ class StationaryKernel(AbstractKernel):
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
         # Into the length-scale rather than into the inputs, whose quotients would lose digits.
-        values = field_values(self) | {"length_scale": self.length_scale * length_scales}
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        return with_fields(self, length_scale=self.length_scale * length_scales)
 
 
 class SEKernel(StationaryKernel):

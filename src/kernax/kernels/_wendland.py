@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._errors import ParameterError
-from .._module import field_values, rebuild_fields
+from .._module import field_values, rebuild_fields, with_fields
 from .._parameters import positive
 from .._typing import Matrix, OtherPoints, Parameter, Point, Points, Scalar
 from ._base import AbstractKernel
@@ -95,9 +95,7 @@ class WendlandKernel(AbstractKernel):
         return self.in_dimension(X.shape[-1]).matrix(X, Y)
 
     def rescaled(self, length_scales: Array) -> AbstractKernel:
-        values = field_values(self) | {"length_scale": self.length_scale * length_scales}
-        kernel: AbstractKernel = rebuild_fields(type(self), values)
-        return kernel
+        return with_fields(self, length_scale=self.length_scale * length_scales)
 
     def in_dimension(self, d: int) -> "_WendlandProfile":
         """The kernel with the exponent for points of dimension d, a profile of the distance."""
