@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import kernax as kx
+from kernax.gp import _noisy_inputs
 
 RNG = np.random.default_rng(5)
 N, D = 8, 2
@@ -81,6 +82,26 @@ def test_gradient():
 
     found, quotients = both(u)
     np.testing.assert_allclose(found, quotients, rtol=1e-6, atol=1e-8)
+
+
+def test_many_points_in_parts(monkeypatch):
+    """The blocks and the steps taken again, of many points, against all at once, of few."""
+    u, restore = kx.unconstrained(GP)
+    loss = jax.value_and_grad(lambda u: restore(u).log_marginal_likelihood(X, Y))
+    at_once = jax.jit(loss)(u)
+    monkeypatch.setattr(_noisy_inputs, "BLOCK", 3 * N)
+    in_parts = jax.jit(lambda u: loss(u))(u)
+    for one, other in zip(in_parts, at_once, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12)
+
+
+def test_memory_of_a_gradient():
+    """In matrices: some ten of optimised code, and fifty where every step is kept."""
+    n = 600
+    u, restore = kx.unconstrained(GP)
+    x, y = RNG.normal(size=(n, D)), RNG.normal(size=n)
+    loss = jax.jit(jax.grad(lambda u: restore(u).log_marginal_likelihood(x, y)))
+    assert loss.lower(u).compile().memory_analysis().temp_size_in_bytes < 20 * 8 * n**2
 
 
 def test_padding_and_batches():

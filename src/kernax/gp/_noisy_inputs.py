@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 STEPS = (1.0, 1.0, 0.5)
 # Numbers in the covariances of values and derivatives that are held at once.
-BLOCK = 1 << 22
+BLOCK = 1 << 18
 
 
 def with_input_noise(gp: Any, at: "System") -> "System":
@@ -63,7 +63,9 @@ def with_input_noise(gp: Any, at: "System") -> "System":
 
     prior = jnp.square(prior_mean(gp.mean, Gradient(), X)) + variances(gp.kernel, Gradient(), X)
     start = jnp.sum(s[None] * prior, axis=1), jnp.zeros_like(at.residual)
-    added, bend = jax.lax.scan(again, start, jnp.asarray(STEPS, X.dtype))[0]
+    # A gradient takes the steps of many points again, rather than keep what they made.
+    step = again if len(X) ** 2 <= BLOCK else jax.checkpoint(again)
+    added, bend = jax.lax.scan(step, start, jnp.asarray(STEPS, X.dtype))[0]
     return at._replace(K=noisy(added), residual=at.residual - bend)
 
 
