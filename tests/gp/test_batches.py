@@ -282,7 +282,7 @@ def test_a_batch_is_fitted_element_by_element(ragged):
     np.testing.assert_allclose(
         fitted.loss, -fitted.gp.log_marginal_likelihood(x, y), rtol=1e-12, atol=1e-14
     )
-    assert "4 of 4 elements converged" in fitted.summary()
+    assert "4 of 4 elements converged" in repr(fitted)
     assert fitted.plot().axes[0].lines
 
 

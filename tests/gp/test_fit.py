@@ -79,6 +79,7 @@ def test_the_result_is_consistent(fitted):
     steps = len(fitted.history) - 1
     assert first.startswith(f"loss {fitted.loss:.6f} after {steps} steps, converged: gradient")
     assert [line.split()[0] for line in rest] == list(PATHS)
+    assert repr(fitted) == f"FitResult({first})"
 
 
 def test_restarts_are_reproducible_and_never_worse(fitted):

@@ -172,6 +172,7 @@ def test_fit_comes_near_the_exact_one_and_goes_on_where_it_stopped(tmp_path):
     assert -at.log_marginal_likelihood(X, y) < exact.loss + 0.5
     assert found.details["residual"] < 1.1e-2
     assert found.details["loss_error"] > 0
+    assert f"after {found.details['steps']} steps" in found.summary()
     with pytest.warns(kx.ConvergenceWarning, match="stopped after 6 steps"):
         whole = kx.fit(gp, X, Y, **options, max_steps=6)
     with pytest.warns(kx.ConvergenceWarning, match="stopped after 3 steps"):

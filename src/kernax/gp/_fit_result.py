@@ -13,7 +13,7 @@ from ._problem import Problem
 from ._process import GaussianProcess
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FitResult:
     """What `fit` found.
 
@@ -41,22 +41,26 @@ class FitResult:
     gradient_norm: Any
     losses: Any
     interrupted: bool = False
-    runs: Any = dataclasses.field(default=None, repr=False, compare=False)
-    problem: Any = dataclasses.field(default=None, repr=False, compare=False)
+    runs: Any = None
+    problem: Any = None
     details: dict[str, Any] | None = None
 
     def summary(self) -> str:
         """The outcome in a line, then the hyperparameters."""
+        return f"{self._outcome()}\n{self.gp.summary()}"
+
+    def __repr__(self) -> str:
+        return f"FitResult({self._outcome()})"
+
+    def _outcome(self) -> str:
         if np.ndim(self.converged):
-            outcome = (
+            return (
                 f"{int(np.sum(self.converged))} of {np.size(self.converged)} elements converged, "
                 f"the losses add up to {np.sum(self.loss):.6f}"
             )
-        else:
-            state = "converged" if self.converged else "not converged"
-            steps = len(self.history) - 1
-            outcome = f"loss {self.loss:.6f} after {steps} steps, {state}: {self.message}"
-        return f"{outcome}\n{self.gp.summary()}"
+        state = "converged" if self.converged else "not converged"
+        steps = self.details["steps"] if self.details else len(self.history) - 1
+        return f"loss {self.loss:.6f} after {steps} steps, {state}: {self.message}"
 
     def laplace(self) -> LaplaceApproximation:
         """The hyperparameters' posterior as a normal distribution in free space, at the optimum."""
