@@ -283,6 +283,8 @@ def short(value: Any, digits: str = ".10g") -> str:
     if isinstance(value, Unit):
         return "1"
     value = value.values if isinstance(value, Stacked) else value
+    if not hasattr(value, "dtype"):
+        return repr(value)  # what stands for an array in a tree, as an axis or None
     known = isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer)
     if not known or np.size(value) > 8 or np.ndim(value) > 1:
         return f"{value.dtype.name}[{','.join(map(str, value.shape))}]"

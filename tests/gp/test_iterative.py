@@ -77,6 +77,7 @@ def test_means_and_covariances(exact, found):
     slopes = found.mean(XS, operator=kx.Gradient())
     np.testing.assert_allclose(slopes, exact.slopes(XS), atol=1e-7)
     assert float(found.residual) < 1.1e-10
+    assert repr(found) == f"IterativePosterior({found.gp!r}, X of shape {found.data.X.shape})"
     padded = np.concatenate([XS, [[np.nan, 0.0]]])
     assert np.isnan(found.mean(padded)[-1])
     column = iterative().condition(PADDED[0], PADDED[1][:, None])

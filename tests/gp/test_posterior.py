@@ -33,6 +33,15 @@ def predictions(posterior, points):
     }
 
 
+def test_repr_is_a_line():
+    posterior = GP.condition(X, Y)
+    assert repr(posterior) == f"Posterior({GP!r}, X of shape {X.shape})"
+    assert repr(posterior.sample_paths(jax.random.key(0), (2,))) == f"Paths({GP!r}, shape=(2,))"
+    assert "noise_variance=None" in repr(jax.tree.map(lambda _: None, GP))
+    noisy = kx.GaussianProcess(SE, solver=kx.Dense(), input_variance=0.5)
+    assert repr(noisy).endswith("mean=ZeroMean, solver=Dense(), input_variance=0.5)")
+
+
 # --- values ------------------------------------------------------------------------------------
 
 

@@ -194,6 +194,7 @@ def test_repr_reads_as_a_formula(name):
     assert "Array" not in text
     assert "Kernel" not in text
     assert repr(jax.eval_shape(lambda k: k, CASES[name].kernel)) is not None
+    assert repr(jax.tree.map(lambda _: 0, CASES[name].kernel))  # as JAX names axes in its errors
 
 
 @most

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from .._errors import ParameterError
@@ -66,6 +67,9 @@ class IterativePosterior(eqx.Module):
     reason: str = eqx.field(static=True)
 
     __getattribute__ = object.__getattribute__
+
+    def __repr__(self) -> str:
+        return f"IterativePosterior({self.gp!r}, X of shape {np.shape(self.data.X)})"
 
     @property
     def residual(self) -> Array:

@@ -43,6 +43,9 @@ class Paths(eqx.Module):
 
     __getattribute__ = object.__getattribute__
 
+    def __repr__(self) -> str:
+        return f"Paths({self.gp!r}, shape={self.shape})"
+
     def __call__(self, Xs: ArrayLike) -> Array:
         """The values at test points."""
         points, finite = as_inputs(self.gp, Xs, self.shift, "Xs")

@@ -56,6 +56,10 @@ class Posterior(eqx.Module):
 
     __getattribute__ = object.__getattribute__
 
+    def __repr__(self) -> str:
+        points = " and ".join(str(np.shape(X)) for X in self.data.points)
+        return f"Posterior({self.gp!r}, X of shape {points})"
+
     @property
     def log_marginal_likelihood(self) -> Array:
         """log N(y; mean(X), K(X, X) + noise)."""

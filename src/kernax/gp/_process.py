@@ -189,11 +189,16 @@ class GaussianProcess(Parameterised):
         return "\n".join(f"{path:<{width}}  {value:<14} {text}" for path, value, text in rows)
 
     def __repr__(self) -> str:
-        mean = type(self.mean).__name__
-        return (
-            f"GaussianProcess({self.kernel!r}, noise_variance={short(self.noise_variance)}, "
-            f"mean={mean})"
-        )
+        parts = [
+            repr(self.kernel),
+            f"noise_variance={short(self.noise_variance)}",
+            f"mean={type(self.mean).__name__}",
+        ]
+        if self.solver != "auto":
+            parts.append(f"solver={self.solver!r}")
+        if self.input_variance is not None:
+            parts.append(f"input_variance={short(self.input_variance)}")
+        return f"GaussianProcess({', '.join(parts)})"
 
     def _failure(self, data: Any) -> KernaxError:
         at = _system(*flatten(self), data.compiled)
