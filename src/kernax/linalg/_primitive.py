@@ -184,7 +184,9 @@ def _on_cpu(ctx: Any, *operands: Any, wanted: str, route: str) -> Any:
             f"LAPACK's `potrf` counts the entries of a {n} x {n} matrix in 32 bits, which ends at "
             f"n = {_lapack.LARGEST}. Fix: use fewer points."
         )
-    return _lowered(_on_host, ctx, operands, wanted)
+    # Slopes of small matrices are less work to whoever reads them than to the host.
+    work = partial(_in_jax, _on_host) if n <= _lapack.UNBLOCKED else _on_host
+    return _lowered(work, ctx, operands, wanted)
 
 
 mlir.register_lowering(factorise_p, _anywhere)
